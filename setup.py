@@ -1,0 +1,70 @@
+"""Build the compiled parts: four Cython extensions and the cffi binding of libdevmapper.
+
+Environment read here, nothing else:
+  OMA_RELEASE=1   leave the fail-points of the crash tests out of the build
+  OMA_ASAN=1      build the extensions under AddressSanitizer and UBSan (`make asan`)
+"""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+SOURCE = Path("src/omavol")
+RELEASE = bool(os.environ.get("OMA_RELEASE"))
+ASAN = bool(os.environ.get("OMA_ASAN"))
+
+# Cython's own boilerplate (casts of METH_ tables, unused utility code) is excused by name;
+# every other warning, ours included, is an error.
+WARNINGS = [
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-unused-function",
+    "-Wno-unused-parameter",
+    "-Wno-cast-function-type",
+    "-Wno-missing-field-initializers",
+    "-Wno-sign-compare",
+]
+OPTIMISE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"] if ASAN else ["-O3", "-g1"]
+LINK = ["-fsanitize=address,undefined"] if ASAN else []
+MACROS: list[tuple[str, str | None]] = [
+    ("_GNU_SOURCE", None),
+    ("XXH_INLINE_ALL", None),
+    ("CYTHON_WITHOUT_ASSERTIONS", None),
+]
+if RELEASE:
+    MACROS.append(("OMA_RELEASE", None))
+
+
+def extension(name: str) -> Extension:
+    return Extension(
+        f"omavol.{name}",
+        [str(SOURCE / f"{name}.pyx")],
+        include_dirs=[str(SOURCE)],
+        define_macros=MACROS,
+        extra_compile_args=[*OPTIMISE, *WARNINGS, "-pthread"],
+        extra_link_args=[*LINK, "-pthread"],
+        depends=[str(path) for pattern in ("*.pxd", "*.h", "fastio/*.pxi") for path in sorted(SOURCE.glob(pattern))],
+    )
+
+
+EXTENSIONS = [
+    extension(name) for name in ("_wire", "_channel", "_store", "_fastio") if (SOURCE / f"{name}.pyx").exists()
+]
+
+setup(
+    ext_modules=cythonize(
+        EXTENSIONS,
+        include_path=["src"],
+        nthreads=2,
+        compiler_directives={
+            "language_level": 3,
+            "cdivision": True,
+            "embedsignature": False,
+            "binding": True,
+        },
+    ),
+    cffi_modules=[f"{SOURCE}/_dm.py:ffibuilder"] if (SOURCE / "_dm.py").exists() else [],
+)

@@ -1,0 +1,29 @@
+"""The command line, a file a command; nothing is imported before it is needed.
+
+A command module defines `command`, a click command, and is listed here with its one-line help.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from omavol import __version__
+
+COMMANDS: dict[str, str] = {
+    "agent": "Serve the machines of a source host: freeze, read, push.",
+    "copy": "Copy a disk between files and NBD exports, at the speed of the slower one.",
+    "daemon": "Keep the volumes of this appliance: record, attach, export, prove.",
+    "info": "Show what an NBD server offers.",
+    "map": "Show the extents of an export or a file.",
+    "serve": "Serve files and block devices by NBD.",
+}
+
+
+def main() -> None:
+    """Entry point of `omavol`. `--version` answers before anything is imported."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"omavol {__version__}")
+        return
+    from omavol.cli.group import run  # click costs 30 ms: only when a command runs
+
+    run()

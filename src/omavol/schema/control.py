@@ -1,0 +1,99 @@
+"""The control socket of `omavol serve`: one JSON message a packet (AF_UNIX, SOCK_SEQPACKET), descriptors by SCM_RIGHTS.
+
+A request is a tagged struct; its answer is `Done`, `Listing` or `Refused`. One request at a time a connection.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from omavol.schema.common import Size
+
+__all__ = [
+    "Add",
+    "Answer",
+    "Command",
+    "Done",
+    "Hello",
+    "ListExports",
+    "Listing",
+    "Refused",
+    "Remove",
+    "Retarget",
+    "ServedExport",
+]
+
+MESSAGE_LIMIT = 1 << 20
+
+
+class Hello(msgspec.Struct, tag="hello", tag_field="command"):
+    """Who is there: answered by a `Listing` without exports."""
+
+
+class Add(msgspec.Struct, tag="add", tag_field="command", kw_only=True):
+    """Serve the descriptor that comes with this packet as `name`; `size` bounds it and must not exceed the file's."""
+
+    name: str
+    size: Size
+    read_only: bool = False
+    description: str = ""
+
+
+class Retarget(msgspec.Struct, tag="retarget", tag_field="command", kw_only=True):
+    """New requests go to the descriptor that comes with this packet; answered when the old one is closed."""
+
+    name: str
+    size: Size
+
+
+class Remove(msgspec.Struct, tag="remove", tag_field="command", kw_only=True):
+    """Refuse new connections, end the present ones, flush, close; answered when the descriptor is closed."""
+
+    name: str
+
+
+class ListExports(msgspec.Struct, tag="list", tag_field="command"):
+    """Every export with its counters."""
+
+
+Command = Hello | Add | Retarget | Remove | ListExports
+
+
+class ServedExport(msgspec.Struct, kw_only=True):
+    """Counters are since the export was added. `failed` is the errno latched by a failed flush, 0 if none."""
+
+    name: str
+    size: Size
+    read_only: bool
+    generation: int
+    connections: int
+    requests: int
+    bytes_read: int
+    bytes_written: int
+    flushes: int
+    stalled_clients: int
+    failed: int
+
+
+class Listing(msgspec.Struct, tag="listing", tag_field="answer", kw_only=True):
+    """`incarnation` changes with every start of the server; `listeners` are NBD URIs without an export name."""
+
+    incarnation: str
+    version: str
+    listeners: list[str]
+    exports: list[ServedExport] = []
+
+
+class Done(msgspec.Struct, tag="done", tag_field="answer", kw_only=True):
+    """The command took effect; `export` as it stands after it, or stood when it was removed."""
+
+    incarnation: str
+    export: ServedExport
+
+
+class Refused(msgspec.Struct, tag="refused", tag_field="answer", kw_only=True):
+    code: str
+    detail: str
+
+
+Answer = Listing | Done | Refused
