@@ -13,6 +13,7 @@ __all__ = [
     "AgentHealth",
     "AgentVersion",
     "ChangeRate",
+    "Discover",
     "Discovered",
     "DiskDescription",
     "DiskProgress",
@@ -81,6 +82,16 @@ class Machine(msgspec.Struct, kw_only=True):
     annotation: str = ""
     disks: list[DiskDescription]
     networks: list[NetworkDescription] = []
+
+
+class Discover(msgspec.Struct, kw_only=True):
+    """`filter` is a comma list of substrings of names, case ignored; the rest is for sources that need it."""
+
+    vcenter: str = ""
+    username: str = ""
+    password: str = ""
+    datacenter: str = ""
+    filter: str = ""
 
 
 class Discovered(msgspec.Struct, kw_only=True):

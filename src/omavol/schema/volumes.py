@@ -15,8 +15,10 @@ __all__ = [
     "Base",
     "Content",
     "CreateVolume",
+    "DeviceMapping",
     "Export",
     "Exports",
+    "Finding",
     "Health",
     "OpenSession",
     "Operation",
@@ -30,6 +32,7 @@ __all__ = [
     "SessionState",
     "Torn",
     "UnknownContent",
+    "Validation",
     "Volume",
     "VolumeStatus",
 ]
@@ -195,6 +198,8 @@ class Session(msgspec.Struct, kw_only=True):
     """The right to write to one volume through one export name of 128 random bits.
 
     `mode` is `incremental` only if the asked base is the volume's; otherwise `full`, and `reason` says why.
+    `uri` is the best way in (a unix socket when there is one), `uris` every one; both need the server to be there.
+    `unprovable_because`: the server that took its writes is gone, so it can only end unproved.
     """
 
     session_id: str
@@ -210,10 +215,12 @@ class Session(msgspec.Struct, kw_only=True):
     size: Size
     export_name: str
     uri: str | None = None
+    uris: list[str] = []
     bytes_written: int = 0
     opened_at: Time
     ended_at: Time | None = None
     ended_because: str | None = None
+    unprovable_because: str | None = None
 
 
 class ProveSession(msgspec.Struct, kw_only=True):
@@ -249,6 +256,36 @@ class Export(msgspec.Struct, kw_only=True):
 class Exports(msgspec.Struct, kw_only=True):
     exports: list[Export]
     count: int
+
+
+class DeviceMapping(msgspec.Struct, kw_only=True):
+    """Where an attached volume is on this appliance; `volume_uuid` repeats `volume_id` for older readers."""
+
+    volume_id: str
+    volume_uuid: str
+    vm_id: str
+    device_path: str | None
+    persistent_name: str
+    state: str
+    size: Size
+
+
+class Finding(msgspec.Struct, kw_only=True):
+    """One difference between the record and what is, and what became of it: `mend` names the cure, or `none`."""
+
+    volume_id: str | None
+    code: str
+    detail: str
+    mend: str
+    mended: bool
+    operation_id: str | None = None
+
+
+class Validation(msgspec.Struct, kw_only=True):
+    """What comparing the record with the files and the served table found; empty: they agree."""
+
+    message: str
+    findings: list[Finding]
 
 
 class Health(msgspec.Struct, kw_only=True):
