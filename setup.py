@@ -46,7 +46,11 @@ def extension(name: str) -> Extension:
         define_macros=MACROS,
         extra_compile_args=[*OPTIMISE, *WARNINGS, "-pthread"],
         extra_link_args=[*LINK, "-pthread"],
-        depends=[str(path) for pattern in ("*.pxd", "*.h", "fastio/*.pxi") for path in sorted(SOURCE.glob(pattern))],
+        depends=[
+            str(path)
+            for pattern in ("*.pxd", "*.h", "wire/*.pxi", "fastio/*.pxi")
+            for path in sorted(SOURCE.glob(pattern))
+        ],
     )
 
 

@@ -1,0 +1,181 @@
+# The client's handshake: one question at a time, each answer checked before it is believed (C13, C18, C19, C22).
+#
+# A question is a goal; GO and INFO are asked after STRUCTURED_REPLY and SET_META_CONTEXT where these are wished for.
+# After NEXT_ANSWERED the caller may ask again. client_replies.pxi reads what a server says to an option.
+
+cdef enum:
+    CLIENT_GREETING         # waits for the server's greeting
+    CLIENT_ASKS             # the next option is to be sent
+    CLIENT_WAITS            # an option was sent, its answers are read
+    CLIENT_ENTERS           # EXPORT_NAME was sent: its answer has a form of its own
+    CLIENT_RESTS            # answered; nothing is asked
+    CLIENT_TRANSMITS
+    CLIENT_CLOSED
+
+# What was agreed in earlier questions of this session; kept in ClientHandshake.asked.
+cdef enum:
+    ASKED_STRUCTURED = 1
+    ASKED_CONTEXTS = 2
+    GO_UNSUPPORTED = 4
+
+
+cdef void client_handshake_begin(ClientHandshake *shake, Wish structured) noexcept nogil:
+    """Start a session; then client_handshake_want() for each context and client_handshake_ask()."""
+    memset(shake, 0, sizeof(ClientHandshake))
+    shake.structured = structured
+    shake.capacity = HANDSHAKE_BUFFER
+    shake.state = CLIENT_GREETING
+
+
+cdef int client_handshake_want(ClientHandshake *shake, const uint8_t *context, uint32_t length) noexcept nogil:
+    """Wish for a meta context by its full name before GO or INFO; -1: too many, or no string of the protocol."""
+    if shake.context_count >= MAXIMUM_CONTEXTS or not good_string(context, length):
+        return -1
+    shake.contexts[shake.context_count].name = context
+    shake.contexts[shake.context_count].length = length
+    shake.context_count += 1
+    return 0
+
+
+cdef void client_handshake_ask(ClientHandshake *shake, Goal goal, const uint8_t *name, uint32_t length) noexcept nogil:
+    """Ask the next question, about the export `name` where it is about one (at most MAXIMUM_STRING bytes)."""
+    cdef bint same_name = shake.name_length == length and shake.name != NULL and memcmp(shake.name, name, length) == 0
+    if not same_name:
+        shake.asked &= ~<uint32_t>ASKED_CONTEXTS      # contexts belong to the name they were set for (H42)
+        _select_none(shake)
+    shake.goal, shake.name, shake.name_length = goal, name, length
+    shake.refused, shake.has_export, shake.sizes_told = 0, False, False
+    if shake.state == CLIENT_RESTS:
+        shake.state = CLIENT_ASKS
+
+
+cdef Next client_handshake_step(
+    ClientHandshake *shake, const uint8_t *data, size_t have, size_t *used, uint8_t *out, size_t room, size_t *wrote
+) noexcept nogil:
+    """Take what came, answer or ask; see _wire.pxd, "Handshakes", for the contract."""
+    cdef Turn turn
+    cdef Next todo = NEXT_SEND
+    turn.data, turn.have, turn.used = data, have, 0
+    turn.out, turn.room, turn.wrote = out, room, 0
+    shake.seen = SEEN_NOTHING
+    if room < HANDSHAKE_ROOM:
+        broken(shake, FAULT_CALLER)
+    while todo == NEXT_SEND:
+        todo = _client_turn(shake, &turn)
+    used[0], wrote[0] = turn.used, turn.wrote
+    return todo
+
+
+cdef Next broken(ClientHandshake *shake, Fault fault) noexcept nogil:
+    """The server broke the protocol, or speaks none we can use: the connection ends without a word (C7)."""
+    shake.fault = fault
+    shake.state = CLIENT_CLOSED
+    return NEXT_CLOSE
+
+
+cdef Next _client_turn(ClientHandshake *shake, Turn *turn) noexcept nogil:
+    """Do the next thing; NEXT_SEND means only "go on"."""
+    if shake.state == CLIENT_GREETING:
+        return _greeting(shake, turn)
+    if shake.state == CLIENT_ASKS:
+        return _ask(shake, turn)
+    if shake.state == CLIENT_WAITS:
+        return _option_reply(shake, turn)
+    if shake.state == CLIENT_ENTERS:
+        return _export_name_reply(shake, turn)
+    if shake.state == CLIENT_TRANSMITS:
+        return NEXT_TRANSMIT
+    return NEXT_CLOSE if shake.state == CLIENT_CLOSED else NEXT_ANSWERED
+
+
+cdef Next _greeting(ClientHandshake *shake, Turn *turn) noexcept nogil:
+    """The greeting and our flags; what the server did not offer is not asked for (C4: unknown flags are ignored)."""
+    cdef uint16_t flags
+    if left(turn) >= 8 and be64(ahead(turn)) != GREETING_MAGIC:
+        return broken(shake, FAULT_NOT_NBD)
+    if left(turn) >= 16 and be64(ahead(turn) + 8) != OPTION_MAGIC:
+        return broken(shake, FAULT_OLDSTYLE if be64(ahead(turn) + 8) == OLDSTYLE_MAGIC else FAULT_NOT_NBD)
+    if left(turn) < GREETING_SIZE:
+        return NEXT_MORE
+    flags = be16(ahead(turn) + 16) & (FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES)
+    turn.used += GREETING_SIZE
+    shake.fixed = flags & FLAG_FIXED_NEWSTYLE != 0
+    shake.agreed.no_zeroes = flags & FLAG_NO_ZEROES != 0
+    if not shake.fixed and shake.goal != GOAL_GO and shake.goal != GOAL_ABORT:
+        return broken(shake, FAULT_NOT_FIXED)
+    if not shake.fixed and shake.structured == WISH_DEMANDED:
+        return broken(shake, FAULT_NOT_FIXED)
+    say32(turn, flags)
+    shake.state = CLIENT_ASKS
+    return NEXT_SEND
+
+
+cdef Next _ask(ClientHandshake *shake, Turn *turn) noexcept nogil:
+    """Send the option that the goal needs next."""
+    cdef bint about_an_export = shake.goal == GOAL_GO or shake.goal == GOAL_INFO
+    if shake.goal == GOAL_ABORT and not shake.fixed:
+        shake.state = CLIENT_CLOSED
+        return NEXT_CLOSE
+    if shake.goal == GOAL_ABORT or shake.goal == GOAL_LIST:
+        _option(shake, turn, OPT_ABORT if shake.goal == GOAL_ABORT else OPT_LIST, 0)
+    elif not shake.fixed or shake.asked & GO_UNSUPPORTED and shake.goal == GOAL_GO:
+        _option(shake, turn, OPT_EXPORT_NAME, shake.name_length)
+        say_bytes(turn, shake.name, shake.name_length)
+        shake.state = CLIENT_ENTERS
+        return NEXT_SEND
+    elif shake.structured != WISH_NEVER and not shake.asked & ASKED_STRUCTURED:
+        _option(shake, turn, OPT_STRUCTURED_REPLY, 0)
+    elif shake.goal == GOAL_CONTEXTS:
+        _option(shake, turn, OPT_LIST_META_CONTEXT, 8 + shake.name_length)
+        say32(turn, shake.name_length)
+        say_bytes(turn, shake.name, shake.name_length)
+        say32(turn, 0)
+    elif about_an_export and shake.agreed.structured and shake.context_count and not shake.asked & ASKED_CONTEXTS:
+        _ask_contexts(shake, turn)
+    else:
+        _ask_export(shake, turn)
+    shake.state = CLIENT_WAITS
+    return NEXT_SEND
+
+
+cdef void _option(ClientHandshake *shake, Turn *turn, uint32_t option, uint32_t length) noexcept nogil:
+    """An option's header; `length` bytes follow."""
+    say64(turn, OPTION_MAGIC)
+    say32(turn, option)
+    say32(turn, length)
+    shake.option = option
+    shake.replies = 0
+
+
+cdef void _ask_contexts(ClientHandshake *shake, Turn *turn) noexcept nogil:
+    """SET_META_CONTEXT for every wish that still fits the room; the longest names may cost later ones their place."""
+    cdef uint32_t i, length = 8 + shake.name_length, count = 0
+    cdef size_t room = turn.room - turn.wrote
+    for i in range(shake.context_count):
+        shake.contexts[i].id, shake.contexts[i].selected = 0, False
+        if OPTION_SIZE + <size_t>length + 4 + shake.contexts[i].length <= room:
+            length += 4 + shake.contexts[i].length
+            count += 1
+        else:
+            break
+    shake.agreed.allocation, shake.agreed.allocation_context, shake.agreed.contexts = False, 0, 0
+    _option(shake, turn, OPT_SET_META_CONTEXT, length)
+    say32(turn, shake.name_length)
+    say_bytes(turn, shake.name, shake.name_length)
+    say32(turn, count)
+    for i in range(count):
+        say32(turn, shake.contexts[i].length)
+        say_bytes(turn, shake.contexts[i].name, shake.contexts[i].length)
+
+
+cdef void _ask_export(ClientHandshake *shake, Turn *turn) noexcept nogil:
+    """INFO or GO, with the requests for all that can be told, each once (C13)."""
+    _option(shake, turn, OPT_GO if shake.goal == GOAL_GO else OPT_INFO, 4 + shake.name_length + 2 + 3 * 2)
+    say32(turn, shake.name_length)
+    say_bytes(turn, shake.name, shake.name_length)
+    say16(turn, 3)
+    say16(turn, INFO_NAME)
+    say16(turn, INFO_DESCRIPTION)
+    say16(turn, INFO_BLOCK_SIZE)
+    memset(&shake.facts, 0, sizeof(ExportFacts))
+    shake.has_export, shake.sizes_told = False, False

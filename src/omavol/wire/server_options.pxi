@@ -1,0 +1,255 @@
+# The options a server answers (proto.md, "Option types"), each in a function of its own.
+
+
+cdef inline bint _known(uint32_t option) noexcept nogil:
+    return OPT_EXPORT_NAME <= option <= OPT_LIST or OPT_INFO <= option <= OPT_SET_META_CONTEXT
+
+
+cdef void _answer(ServerHandshake *shake, Turn *turn, const uint8_t *data, uint32_t length) noexcept nogil:
+    """Answer one whole option (H53: while shutting down only ABORT is honoured)."""
+    if shake.option == OPT_ABORT:
+        _abort(shake, turn)
+        return
+    if shake.shutting_down:
+        if shake.option == OPT_EXPORT_NAME:
+            shake.state = SERVER_CLOSED
+        else:
+            refuse(shake, turn, REP_ERR_SHUTDOWN, "the server is shutting down")
+        return
+    _forget_what_it_replaces(shake)
+    if shake.option == OPT_EXPORT_NAME:
+        _export_name(shake, turn, data, length)
+    elif shake.option == OPT_LIST:
+        _list(shake, turn, length)
+    elif shake.option == OPT_INFO or shake.option == OPT_GO:
+        _info(shake, turn, data, length)
+    elif shake.option == OPT_STRUCTURED_REPLY:
+        if length:
+            refuse(shake, turn, REP_ERR_INVALID, "the option takes no data")
+        else:
+            shake.agreed.structured = True
+            reply(shake, turn, REP_ACK, 0)
+    elif shake.option == OPT_LIST_META_CONTEXT or shake.option == OPT_SET_META_CONTEXT:
+        _meta_context(shake, turn, data, length)
+    else:       # STARTTLS and EXTENDED_HEADERS are served in a later release
+        refuse(shake, turn, REP_ERR_UNSUP, "the option is not supported")
+
+
+cdef void _forget_what_it_replaces(ServerHandshake *shake) noexcept nogil:
+    """SET_META_CONTEXT replaces what was set even when it fails (H31); only a GO right after INFO is bound by it."""
+    if shake.option == OPT_SET_META_CONTEXT:
+        _select(shake, False)
+    if shake.option != OPT_GO:
+        shake.told = False
+
+
+cdef void _select(ServerHandshake *shake, bint allocation) noexcept nogil:
+    shake.agreed.allocation = allocation
+    shake.agreed.allocation_context = ALLOCATION_CONTEXT if allocation else 0
+    shake.agreed.contexts = 1 if allocation else 0
+
+
+cdef void _abort(ServerHandshake *shake, Turn *turn) noexcept nogil:
+    reply(shake, turn, REP_ACK, 0)
+    shake.state = SERVER_CLOSED
+
+
+cdef uint32_t _find(ServerHandshake *shake, const uint8_t *name, uint32_t length, bint enter) noexcept nogil:
+    """Ask the owner for an export; its facts in the form in which the client is told them (H43 to H49)."""
+    cdef uint16_t flags
+    cdef ExportFacts *facts = &shake.facts
+    memset(facts, 0, sizeof(ExportFacts))
+    cdef uint32_t error = <uint32_t>shake.find(shake.owner, name, length, enter, facts)
+    if error:
+        return error
+    flags = facts.flags | TX_HAS_FLAGS
+    if not shake.agreed.structured and not shake.agreed.extended:
+        flags &= <uint16_t>~TX_SEND_DF
+    if not flags & TX_SEND_WRITE_ZEROES:
+        flags &= <uint16_t>~TX_SEND_FAST_ZERO
+    facts.flags = flags & <uint16_t>~(TX_BLOCK_STATUS_PAYLOAD | TX_SEND_RESIZE)
+    facts.minimum = facts.minimum if facts.minimum else 1
+    facts.preferred = facts.preferred if facts.preferred else 4096
+    facts.maximum = facts.maximum if facts.maximum else DEFAULT_MAXIMUM
+    return 0
+
+
+cdef uint64_t _hash_facts(const ExportFacts *facts) noexcept nogil:
+    cdef uint64_t told[4]
+    told[0], told[1] = facts.size, facts.generation
+    told[2] = (<uint64_t>facts.flags << 32) | facts.minimum
+    told[3] = (<uint64_t>facts.preferred << 32) | facts.maximum
+    return hash_bytes(<const uint8_t *>told, sizeof(told), 0)
+
+
+cdef void _enter(ServerHandshake *shake, uint64_t name) noexcept nogil:
+    """The client is let in; contexts set for another name do not count (H42)."""
+    if shake.context_name != name:
+        _select(shake, False)
+    shake.state = SERVER_TRANSMITS
+
+
+cdef void _export_name(ServerHandshake *shake, Turn *turn, const uint8_t *data, uint32_t length) noexcept nogil:
+    """EXPORT_NAME knows no error but the end of the connection (H6)."""
+    if not good_string(data, length) or _find(shake, data, length, True) != 0:
+        shake.state = SERVER_CLOSED
+        return
+    say64(turn, shake.facts.size)
+    say16(turn, shake.facts.flags)
+    if not shake.agreed.no_zeroes:
+        memset(turn.out + turn.wrote, 0, ZEROES)
+        turn.wrote += ZEROES
+    _enter(shake, hash_bytes(data, length, 0))
+
+
+cdef void _list(ServerHandshake *shake, Turn *turn, uint32_t length) noexcept nogil:
+    if length:
+        refuse(shake, turn, REP_ERR_INVALID, "the option takes no data")
+        return
+    shake.listed = 0
+    shake.state = SERVER_LISTS
+
+
+cdef void _list_next(ServerHandshake *shake, Turn *turn) noexcept nogil:
+    """One more SERVER, or the ACK that ends the list (H23), or the owner's refusal of any list (H24)."""
+    cdef uint32_t length = MAXIMUM_STRING
+    cdef uint8_t *name = turn.out + turn.wrote + OPTION_REPLY_SIZE + 4
+    cdef uint32_t end = <uint32_t>shake.name_export(shake.owner, shake.listed, name, &length)
+    if end:
+        shake.state = SERVER_OPTION
+        if shake.listed == 0 and end & <uint32_t>REP_ERROR:
+            refuse(shake, turn, end, "this server does not list its exports")
+        else:
+            reply(shake, turn, REP_ACK, 0)
+        return
+    shake.listed += 1
+    if length > MAXIMUM_STRING:
+        return
+    reply(shake, turn, REP_SERVER, 4 + length)
+    say32(turn, length)
+    turn.wrote += length
+
+
+cdef void _info(ServerHandshake *shake, Turn *turn, const uint8_t *data, uint32_t length) noexcept nogil:
+    """INFO and GO: length of the name, name, count of requests, requests; nothing behind them (H10, H12 to H22)."""
+    cdef uint32_t name_length, i, error
+    cdef uint16_t requests, wanted
+    cdef bint name_wanted = False, description_wanted = False, go = shake.option == OPT_GO
+    cdef bint bound = shake.told
+    cdef uint64_t name
+    shake.told = False
+    if length < 6 or be32(data) > length - 6:
+        refuse(shake, turn, REP_ERR_INVALID, "the lengths do not add up")
+        return
+    name_length = be32(data)
+    requests = be16(data + 4 + name_length)
+    if length - 6 - name_length != 2 * <uint32_t>requests or not good_string(data + 4, name_length):
+        refuse(shake, turn, REP_ERR_INVALID, "the lengths do not add up, or the name is no string")
+        return
+    for i in range(requests):
+        wanted = be16(data + 6 + name_length + 2 * i)
+        name_wanted |= wanted == INFO_NAME
+        description_wanted |= wanted == INFO_DESCRIPTION
+    name = hash_bytes(data + 4, name_length, 0)
+    error = _find(shake, data + 4, name_length, False)
+    if error:
+        refuse(shake, turn, error, "no such export")
+        return
+    if go and bound and shake.told_name == name and shake.told_facts != _hash_facts(&shake.facts):
+        refuse(shake, turn, REP_ERR_INVALID, "the export has changed since it was described; ask again")
+        return
+    if go:
+        shake.told_facts = _hash_facts(&shake.facts)
+        error = _find(shake, data + 4, name_length, True)
+        if error:
+            refuse(shake, turn, error, "no such export")
+            return
+        if shake.told_facts != _hash_facts(&shake.facts) and bound and shake.told_name == name:
+            shake.state = SERVER_CLOSED     # it changed between two looks, and is entered: the owner lets it go
+            return
+    _describe(shake, turn, data + 4, name_length, name_wanted, description_wanted)
+    reply(shake, turn, REP_ACK, 0)
+    if go:
+        _enter(shake, name)
+    else:
+        shake.told, shake.told_name, shake.told_facts = True, name, _hash_facts(&shake.facts)
+
+
+cdef void _describe(
+    ServerHandshake *shake, Turn *turn, const uint8_t *name, uint32_t length, bint name_wanted, bint description_wanted
+) noexcept nogil:
+    """The information replies before the ACK; block sizes go to everyone, asked for or not (H12, H14, H15)."""
+    cdef size_t size
+    reply(shake, turn, REP_INFO, 12)
+    say16(turn, INFO_EXPORT)
+    say64(turn, shake.facts.size)
+    say16(turn, shake.facts.flags)
+    if name_wanted:
+        size = length
+        if shake.facts.name != NULL:
+            name, size = <const uint8_t *>shake.facts.name, strlen(shake.facts.name)
+        if size <= MAXIMUM_STRING:
+            reply(shake, turn, REP_INFO, 2 + <uint32_t>size)
+            say16(turn, INFO_NAME)
+            say_bytes(turn, name, size)
+    if description_wanted and shake.facts.description != NULL:
+        size = strlen(shake.facts.description)
+        if size <= MAXIMUM_STRING:
+            reply(shake, turn, REP_INFO, 2 + <uint32_t>size)
+            say16(turn, INFO_DESCRIPTION)
+            say_bytes(turn, shake.facts.description, size)
+    reply(shake, turn, REP_INFO, 14)
+    say16(turn, INFO_BLOCK_SIZE)
+    say32(turn, shake.facts.minimum)
+    say32(turn, shake.facts.preferred)
+    say32(turn, shake.facts.maximum)
+
+
+cdef void _meta_context(ServerHandshake *shake, Turn *turn, const uint8_t *data, uint32_t length) noexcept nogil:
+    """LIST_ and SET_META_CONTEXT: name, count of queries, queries (H9, H29 to H41)."""
+    cdef uint32_t at, queries, i, error
+    cdef bint setting = shake.option == OPT_SET_META_CONTEXT, allocation = False
+    if not shake.agreed.structured and not shake.agreed.extended:
+        refuse(shake, turn, REP_ERR_INVALID, "structured replies come first")
+        return
+    if length < 8 or be32(data) > length - 8 or not _queries_add_up(data, length):
+        refuse(shake, turn, REP_ERR_INVALID, "the lengths do not add up, or a query is no NAMESPACE:LEAF")
+        return
+    error = _find(shake, data + 4, be32(data), False)
+    if error:
+        refuse(shake, turn, error, "no such export")
+        return
+    at = 4 + be32(data)
+    queries = be32(data + at)
+    allocation = queries == 0 and not setting
+    at += 4
+    for i in range(queries):
+        allocation |= same(data + at + 4, be32(data + at), b"base:allocation")
+        allocation |= not setting and same(data + at + 4, be32(data + at), b"base:")
+        at += 4 + be32(data + at)
+    if allocation:
+        reply(shake, turn, REP_META_CONTEXT, 4 + 15)
+        say32(turn, ALLOCATION_CONTEXT)
+        say_bytes(turn, b"base:allocation", 15)
+    reply(shake, turn, REP_ACK, 0)
+    if setting:
+        _select(shake, allocation)
+        shake.context_name = hash_bytes(data + 4, be32(data), 0)
+
+
+cdef bint _queries_add_up(const uint8_t *data, uint32_t length) noexcept nogil:
+    """Whether the name and every query lie inside the option and nothing lies behind them; `length` covers the name."""
+    cdef uint32_t at = 4 + be32(data), i, queries = be32(data + at), size
+    if not good_string(data + 4, be32(data)):
+        return False
+    at += 4
+    for i in range(queries):
+        if length - at < 4:
+            return False
+        size = be32(data + at)
+        if size > length - at - 4:
+            return False
+        if not good_string(data + at + 4, size) or memchr(data + at + 4, 0x3a, size) == NULL:
+            return False
+        at += 4 + size
+    return at == length
