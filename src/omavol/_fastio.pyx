@@ -1,0 +1,25 @@
+"""The loops that move data: serve and copy, each in parts under fastio/, all of them without the GIL.
+
+Serving
+-------
+A *connection* that has nothing to do is a small struct in one epoll set: no thread, no buffer, in the handshake too.
+When its socket can be read (or written, if replies wait) one *worker* takes it; EPOLLONESHOT makes the worker its only
+owner until it is parked again. A worker is a thread with one receive buffer and one outbox. It takes requests in bulk
+from the buffer and answers into the outbox; when the buffer holds no whole request any more the outbox is sent. It
+stays with its connection while something comes within a few milliseconds and no other connection waits for a worker.
+
+An *outbox* is bytes and file ranges in order. A READ up to 64 KiB is one pread into the bytes, behind a header that
+says DONE; a larger one is a header, a range that sendfile takes, and a closing NONE(DONE). Nothing here ever blocks in
+send: when the socket takes no more, what is left is kept with the connection and requests go on being read, a READ
+costing its header and a range, no data. So a client that only writes cannot lock with a server that only sends; past a
+bound of queued replies the connection waits for its client, and no thread waits with it.
+
+An *export* is a name, the facts told to clients, and its current *generation*: an open descriptor with a number. A
+connection with requests in hand holds its generation; retarget holds the export (connections stop at the boundary of
+a request), waits until the old generation is not held by anyone, swaps, resumes. Remove refuses new clients, ends the
+present ones, syncs and closes the descriptor. Who takes and gives nothing for two seconds during either is shut down.
+
+One mutex, `Table.lock`, guards the table of exports, every reference count, and who owns a connection. It is taken
+once for a batch of requests, never held across a system call that may wait. Workers never take the GIL, so Python may
+take the lock while it holds the GIL, though it does not keep the GIL while it waits for a drain.
+"""
