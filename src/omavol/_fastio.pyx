@@ -22,4 +22,23 @@ present ones, syncs and closes the descriptor. Who takes and gives nothing for t
 One mutex, `Table.lock`, guards the table of exports, every reference count, and who owns a connection. It is taken
 once for a batch of requests, never held across a system call that may wait. Workers never take the GIL, so Python may
 take the lock while it holds the GIL, though it does not keep the GIL while it waits for a drain.
+
+Copying
+-------
+One thread, the caller's, runs a whole copy: all connections of both ends are nonblocking sockets in one poll set. There
+is no lock, and no end is sent to while the other cannot be read. The disk is cut into *pieces*, at most 1 MiB and never
+across a multiple of it; each *flight* is one request of a piece. A piece is received straight into its buffer, looked
+at and hashed there when its last byte came, and sent from there at once, while it is hot. From a file without digests
+nothing is received: WRITE's header goes with MSG_MORE and sendfile moves the payload.
 """
+
+include "fastio/client_system.pxi"
+include "fastio/copy_types.pxi"
+include "fastio/client_send.pxi"
+include "fastio/client_receive.pxi"
+include "fastio/client_status.pxi"
+include "fastio/copy_pieces.pxi"
+include "fastio/copy_files.pxi"
+include "fastio/copy_loop.pxi"
+include "fastio/copy_face.pxi"
+include "fastio/copy_verify.pxi"

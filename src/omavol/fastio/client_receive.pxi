@@ -1,0 +1,238 @@
+# Replies in: headers in bulk, payload straight to where it is hashed and sent from; nothing is believed unchecked.
+#
+# While payload is due, one recvmsg takes it together with the headers behind it. A reply is good when it is for a
+# request that was sent on this side and not answered, its type is legal for that, and a READ's content covers the
+# request exactly once (proto.md, "Structured reply chunk message"; NBD.md C1, C22, C23).
+
+cdef int copy_breach(CopyState *c, CopyConnection *connection, uint64_t offset, const char *text) noexcept nogil:
+    return fail_copy(c, connection.side, COPY_BREACH, 0, offset, text)
+
+
+cdef int receive_replies(CopyState *c, CopyConnection *connection) noexcept nogil:
+    """Take what the socket has, a bounded share of it; 0, or -1 with c.fault set."""
+    cdef iovec parts[2]
+    cdef msghdr message
+    cdef ssize_t n
+    cdef uint32_t taken
+    cdef int turn
+    for turn in range(16):      # then the other connections have theirs
+        memset(&message, 0, sizeof(message))
+        message.msg_iov, message.msg_iovlen = parts, 1
+        if connection.used:
+            memmove(connection.in_, connection.in_ + connection.used, connection.have - connection.used)
+            connection.have -= connection.used
+            connection.used = 0
+        parts[1].iov_base = connection.in_ + connection.have
+        parts[1].iov_len = RECEIVE_ROOM - connection.have
+        if connection.payload_left:         # `in_` is empty then
+            parts[0].iov_base, parts[0].iov_len = connection.into, connection.payload_left
+            parts[1].iov_len = CHUNK_SIZE + 8
+            message.msg_iovlen = 2
+        else:
+            parts[0] = parts[1]
+        n = recvmsg(connection.fd, &message, MSG_DONTWAIT)
+        if n == 0:
+            return fail_copy(c, connection.side, COPY_CLOSED, 0, offset_of(c, connection), b"connection closed")
+        if n < 0:
+            if errno == EAGAIN or errno == EINTR:
+                return 0
+            return fail_copy(c, connection.side, COPY_ERRNO, errno, offset_of(c, connection), b"receive")
+        note_movement(c, connection)
+        if connection.payload_left:
+            taken = <uint32_t>n if <size_t>n < connection.payload_left else connection.payload_left
+            if payload_came(c, connection, taken) < 0:
+                return -1
+            n -= taken
+        connection.have += <uint32_t>n
+        if parse_replies(c, connection) < 0:
+            return -1
+    return 0
+
+
+cdef int payload_came(CopyState *c, CopyConnection *connection, uint32_t length) noexcept nogil:
+    """Account `length` bytes that are already in place; ends the reply with its last one."""
+    cdef int32_t index = connection.receiving
+    connection.into += length
+    connection.payload_left -= length
+    c.bytes_read += length
+    if connection.payload_left:
+        return 0
+    connection.receiving = NOTHING
+    if connection.last_chunk:
+        return reply_done(c, connection, index)
+    return 0
+
+
+cdef int parse_replies(CopyState *c, CopyConnection *connection) noexcept nogil:
+    """Parse every whole header that was received, up to a payload that is still to come."""
+    cdef uint32_t left, take
+    cdef int got
+    while connection.used < connection.have:
+        left = connection.have - connection.used
+        if connection.payload_left:
+            take = left if left < connection.payload_left else connection.payload_left
+            memcpy(connection.into, connection.in_ + connection.used, take)
+            connection.used += take
+            if payload_came(c, connection, take) < 0:
+                return -1
+        elif connection.skip_left:
+            take = left if left < connection.skip_left else connection.skip_left
+            connection.used += take
+            connection.skip_left -= take
+        else:
+            got = parse_one(c, connection, connection.in_ + connection.used, left)
+            if got <= 0:
+                return got
+            connection.used += <uint32_t>got
+    return 0
+
+
+cdef int parse_one(CopyState *c, CopyConnection *connection, const uint8_t *data, uint32_t have) noexcept nogil:
+    """One reply header with the fixed part of its payload: bytes used, 0 for "more", -1 with c.fault set."""
+    cdef CopyEnd *end = end_of(c, connection)
+    cdef Reply reply
+    cdef CopyFlight *flight
+    cdef int32_t index
+    cdef Parsed parsed = parse_reply(data, have, end.structured, &reply)
+    if parsed == NEED_MORE:
+        return 0
+    if parsed == BAD_MAGIC:
+        return copy_breach(c, connection, offset_of(c, connection), b"a reply with a wrong magic")
+    index = flight_of(c, connection, reply.cookie)
+    if index == NOTHING:
+        return copy_breach(c, connection, offset_of(c, connection), b"a reply to a request that was not sent")
+    flight = &c.flights[index]
+    if reply.structured:
+        return parse_chunk(c, connection, &reply, index, data, have)
+    if end.structured and flight.type == CMD_READ:
+        return copy_breach(c, connection, flight.offset, b"a simple reply to READ, structured ones were agreed")
+    flight.error = reply.error
+    if reply.error or flight.type != CMD_READ:
+        return -1 if reply_done(c, connection, index) < 0 else SIMPLE_REPLY_SIZE
+    flight.covered = flight.length
+    content_comes(connection, index, flight.data, flight.length, True)
+    return SIMPLE_REPLY_SIZE
+
+
+cdef void content_comes(
+    CopyConnection *connection, int32_t index, uint8_t *into, uint32_t length, bint last
+) noexcept nogil:
+    connection.receiving, connection.into, connection.payload_left = index, into, length
+    connection.last_chunk = last
+
+
+cdef int parse_chunk(
+    CopyState *c, CopyConnection *connection, const Reply *reply, int32_t index, const uint8_t *data, uint32_t have
+) noexcept nogil:
+    """One chunk of a structured reply, as parse_one."""
+    cdef CopyFlight *flight = &c.flights[index]
+    cdef bint last = reply.flags & REPLY_DONE
+    cdef Request request
+    cdef uint32_t fixed, length
+    cdef uint64_t offset
+    request.type, request.flags, request.cookie = flight.type, flight.flags, reply.cookie
+    request.offset, request.length = flight.offset, flight.length
+    if not judge_chunk(reply, &request):
+        return copy_breach(c, connection, flight.offset, b"a chunk that cannot answer this request")
+    if reply.type == CHUNK_NONE:
+        return -1 if last and reply_done(c, connection, index) < 0 else CHUNK_SIZE
+    fixed = 8 if reply.type == CHUNK_OFFSET_DATA else 12 if reply.type == CHUNK_OFFSET_HOLE else 6
+    if have < CHUNK_SIZE + fixed:
+        return 0
+    data += CHUNK_SIZE
+    if reply.type & 0x8000:
+        if be32(data) == 0:
+            return copy_breach(c, connection, flight.offset, b"an error chunk without an error")
+        flight.error = be32(data)
+        connection.skip_left = reply.length - fixed
+        return -1 if last and reply_done(c, connection, index) < 0 else <int>(CHUNK_SIZE + fixed)
+    offset = be64(data)
+    length = reply.length - 8 if reply.type == CHUNK_OFFSET_DATA else be32(data + 8)
+    if length == 0 or offset < flight.offset or offset - flight.offset > flight.length \
+            or length > flight.length - (offset - flight.offset):
+        return copy_breach(c, connection, flight.offset, b"content outside the request")
+    offset -= flight.offset
+    if not cover_flight(flight, <uint32_t>offset, length):
+        return copy_breach(c, connection, flight.offset, b"content that overlaps earlier content")
+    if reply.type == CHUNK_OFFSET_HOLE:
+        memset(flight.data + offset, 0, length)
+        return -1 if last and reply_done(c, connection, index) < 0 else <int>(CHUNK_SIZE + fixed)
+    content_comes(connection, index, flight.data + offset, length, last)
+    return CHUNK_SIZE + fixed
+
+
+cdef bint cover_flight(CopyFlight *flight, uint32_t start, uint32_t length) noexcept nogil:
+    """Note content of a READ; False if some of it came before (or in more pieces than anybody sends)."""
+    cdef uint32_t end = start + length, i = 0
+    if flight.span_count == 0 and start == flight.covered:
+        flight.covered += length            # in order: nothing to remember
+        return True
+    if flight.span_count == 0 and flight.covered:
+        if not insert_span(flight, 0, 0, flight.covered):
+            return False
+    while i < flight.span_count and flight.spans[i].end <= start:
+        i += 1
+    if i < flight.span_count and flight.spans[i].start < end:
+        return False
+    flight.covered += length
+    if i and flight.spans[i - 1].end == start:
+        flight.spans[i - 1].end = end
+        return True
+    return insert_span(flight, i, start, end)
+
+
+cdef bint insert_span(CopyFlight *flight, uint32_t at, uint32_t start, uint32_t end) noexcept nogil:
+    cdef CopySpan *grown
+    if flight.span_count == flight.span_room:
+        if flight.span_room >= SPANS_MOST:
+            return False
+        grown = <CopySpan *>realloc(flight.spans, (flight.span_room * 2 + 8) * sizeof(CopySpan))
+        if grown == NULL:
+            return False
+        flight.spans, flight.span_room = grown, flight.span_room * 2 + 8
+    memmove(&flight.spans[at + 1], &flight.spans[at], (flight.span_count - at) * sizeof(CopySpan))
+    flight.spans[at].start, flight.spans[at].end = start, end
+    flight.span_count += 1
+    return True
+
+
+cdef int32_t flight_of(CopyState *c, CopyConnection *connection, uint64_t cookie) noexcept nogil:
+    """The flight that a cookie names, if it is one of this connection that may be answered; else NOTHING."""
+    cdef uint32_t index = <uint32_t>cookie
+    cdef CopyFlight *flight
+    if index >= c.flight_count:
+        return NOTHING
+    flight = &c.flights[index]
+    if flight.generation != cookie >> 32 or flight.connection != connection:
+        return NOTHING
+    if flight.state == FLIGHT_SENT or flight.state == FLIGHT_SENDING:
+        return <int32_t>index
+    return NOTHING
+
+
+cdef int reply_done(CopyState *c, CopyConnection *connection, int32_t index) noexcept nogil:
+    """A reply is complete: judge it, release the flight, tell its piece; 0, or -1 with c.fault set."""
+    cdef CopyFlight *flight = &c.flights[index]
+    cdef CopyEnd *end = end_of(c, connection)
+    cdef int32_t piece = flight.piece
+    cdef int type = flight.type
+    if flight.error:
+        return fail_copy(
+            c, connection.side, COPY_ANSWERED, <int>flight.error, flight.offset,
+            b"read" if type == CMD_READ else b"flush" if type == CMD_FLUSH else
+            b"zero" if type == CMD_WRITE_ZEROES else b"write",
+        )
+    if flight.state != FLIGHT_SENT:
+        return copy_breach(c, connection, flight.offset, b"a write answered before it was sent")
+    if type == CMD_READ and flight.covered != flight.length:
+        return copy_breach(c, connection, flight.offset, b"a read answered without all of its data")
+    connection.outstanding -= 1
+    connection.load -= flight.length if type == CMD_READ or type == CMD_WRITE else 1
+    end.outstanding -= 1
+    flight.state, flight.next = FLIGHT_FREE, c.free_flight
+    flight.generation += 1
+    c.free_flight = index
+    if type == CMD_FLUSH:
+        c.flushed = True
+        return 0
+    return answered(c, piece, type)

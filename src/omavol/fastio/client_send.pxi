@@ -1,0 +1,200 @@
+# Requests out: flights are queued on a connection and sent as far as its socket takes them, never waiting.
+#
+# READs and other requests without payload are gathered into one send. A WRITE's header goes with its payload: in one
+# sendmsg from a buffer, or with MSG_MORE before sendfile, so that the header does not leave in a packet of its own.
+
+cdef int64_t copy_clock() noexcept nogil:
+    """Nanoseconds of a clock that only goes forward."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec
+
+
+cdef int fail_copy(CopyState *c, int side, int kind, int code, uint64_t offset, const char *text) noexcept nogil:
+    """Note the first thing that went wrong; always -1."""
+    if c.fault.kind == COPY_WELL:
+        c.fault.side, c.fault.kind, c.fault.code, c.fault.offset = side, kind, code, offset
+        snprintf(c.fault.text, sizeof(c.fault.text), "%s", text)
+    return -1
+
+
+cdef inline CopyEnd *end_of(CopyState *c, CopyConnection *connection) noexcept nogil:
+    return &c.source if connection.side == SOURCE else &c.destination
+
+
+cdef inline void note_movement(CopyState *c, CopyConnection *connection) noexcept nogil:
+    """A byte went or came: the end is alive."""
+    end_of(c, connection).moved_at = copy_clock()
+
+
+cdef CopyConnection *idlest(CopyEnd *end) noexcept nogil:
+    """The connection with the fewest bytes to carry; ties go to the first."""
+    cdef int i
+    cdef CopyConnection *best = &end.connections[0]
+    for i in range(1, end.count):
+        if end.connections[i].load < best.load:
+            best = &end.connections[i]
+    return best
+
+
+cdef int32_t queue_request(
+    CopyState *c, CopyConnection *connection, int type, int flags, uint64_t offset, uint32_t length,
+    uint8_t *data, int32_t piece
+) noexcept nogil:
+    """Queue one request on a connection; its flight, or NOTHING with c.fault set (no flight is free)."""
+    cdef int32_t index = c.free_flight
+    cdef CopyEnd *end = end_of(c, connection)
+    cdef CopyFlight *flight
+    if index == NOTHING:
+        return fail_copy(c, connection.side, COPY_ERRNO, ENOMEM, offset, b"no room for another request")
+    flight = &c.flights[index]
+    c.free_flight = flight.next
+    flight.offset, flight.length, flight.covered, flight.data = offset, length, 0, data
+    flight.piece, flight.next, flight.error, flight.connection = piece, NOTHING, 0, connection
+    flight.type, flight.flags, flight.state = <uint16_t>type, <uint16_t>flags, FLIGHT_QUEUED
+    flight.span_count = 0
+    if connection.head == NOTHING:
+        connection.head = index
+    else:
+        c.flights[connection.tail].next = index
+    connection.tail = index
+    connection.outstanding += 1
+    connection.load += length if type == CMD_READ or type == CMD_WRITE else 1
+    if end.outstanding == 0:
+        end.moved_at = copy_clock()
+    end.outstanding += 1
+    return index
+
+
+cdef void gather_requests(CopyState *c, CopyConnection *connection) noexcept nogil:
+    """Encode queued requests into `out`: up to SEND_ROOM bytes, or up to and with the header of the next WRITE."""
+    cdef Request request
+    cdef CopyFlight *flight
+    cdef int32_t index
+    connection.out_have = connection.out_sent = 0
+    while connection.head != NOTHING and connection.out_have + REQUEST_SIZE <= SEND_ROOM:
+        index = connection.head
+        flight = &c.flights[index]
+        connection.head = flight.next
+        request.flags, request.type = flight.flags, flight.type
+        request.cookie = <uint64_t>flight.generation << 32 | <uint32_t>index
+        request.offset, request.length = flight.offset, flight.length
+        connection.out_have += <uint32_t>encode_request(connection.out + connection.out_have, &request)
+        if flight.type == CMD_WRITE:
+            flight.state = FLIGHT_SENDING
+            connection.sending, connection.payload_sent = index, 0
+            return
+        flight.state = FLIGHT_SENT
+
+
+cdef bint wants_to_send(CopyConnection *connection) noexcept nogil:
+    return connection.head != NOTHING or connection.sending != NOTHING or connection.out_sent < connection.out_have
+
+
+cdef int transmit_requests(CopyState *c, CopyConnection *connection) noexcept nogil:
+    """Send what is queued until nothing is left or the socket is full; 0, or -1 with c.fault set."""
+    cdef ssize_t n
+    while True:
+        if connection.out_sent == connection.out_have and connection.sending == NOTHING:
+            if connection.head == NOTHING:
+                return 0
+            gather_requests(c, connection)
+        n = send_some(c, connection)
+        if n == 0:
+            return 0
+        if n < 0:
+            return -1
+        note_movement(c, connection)
+        if connection.sending != NOTHING and connection.payload_sent == c.flights[connection.sending].length:
+            finish_sending(c, connection)
+
+
+cdef ssize_t send_some(CopyState *c, CopyConnection *connection) noexcept nogil:
+    """One system call's worth of headers and payload: bytes sent, 0 when the socket is full, -1 with c.fault set."""
+    cdef uint32_t headers = connection.out_have - connection.out_sent
+    cdef CopyFlight *flight = NULL
+    cdef iovec parts[2]
+    cdef msghdr message
+    cdef ssize_t n
+    if connection.sending != NOTHING:
+        flight = &c.flights[connection.sending]
+        if flight.data == NULL and headers == 0:
+            return send_from_file(c, connection, flight)
+    memset(&message, 0, sizeof(message))
+    parts[0].iov_base, parts[0].iov_len = connection.out + connection.out_sent, headers
+    message.msg_iov, message.msg_iovlen = parts, 1
+    if flight != NULL and flight.data != NULL:
+        parts[1].iov_base = flight.data + connection.payload_sent
+        parts[1].iov_len = flight.length - connection.payload_sent
+        message.msg_iovlen = 2
+    n = sendmsg(
+        connection.fd, &message,
+        MSG_DONTWAIT | MSG_NOSIGNAL | (MSG_MORE if flight != NULL and flight.data == NULL else 0),
+    )
+    if n < 0:
+        return send_failed(c, connection)
+    if <size_t>n < headers:
+        connection.out_sent += <uint32_t>n
+    else:
+        connection.out_sent = connection.out_have
+        if flight != NULL and flight.data != NULL:
+            connection.payload_sent += <uint32_t>n - headers
+            c.bytes_sent += <size_t>n - headers
+    return n
+
+
+cdef ssize_t send_from_file(CopyState *c, CopyConnection *connection, CopyFlight *flight) noexcept nogil:
+    """Let the kernel move payload from the source file into the socket; bytes, 0 when full, -1 with c.fault set."""
+    cdef off_t at = <off_t>(flight.offset + connection.payload_sent)
+    cdef ssize_t n = sendfile(connection.fd, c.source.fd, &at, flight.length - connection.payload_sent)
+    if n > 0:
+        connection.payload_sent += <uint32_t>n
+        c.bytes_read += <size_t>n
+        c.bytes_sent += <size_t>n
+        return n
+    if n == 0:
+        return fail_copy(c, SOURCE, COPY_SHORT, 0, <uint64_t>at, b"the file ends before its size")
+    if errno == EIO:        # sendfile does not say whose: reading a file fails so, a socket does not
+        return fail_copy(c, SOURCE, COPY_ERRNO, errno, <uint64_t>at, b"read")
+    return send_failed(c, connection)
+
+
+cdef ssize_t send_failed(CopyState *c, CopyConnection *connection) noexcept nogil:
+    """0 if the socket is full or the call was interrupted, else -1 with c.fault set."""
+    if errno == EAGAIN or errno == EINTR:
+        return 0
+    return fail_copy(c, connection.side, COPY_ERRNO, errno, offset_of(c, connection), b"send")
+
+
+cdef uint64_t offset_of(CopyState *c, CopyConnection *connection) noexcept nogil:
+    """Where a failure of the connection strikes: the lowest offset it has a request for."""
+    cdef uint64_t lowest = <uint64_t>-1
+    cdef uint32_t index
+    cdef CopyFlight *flight
+    for index in range(c.flight_count):
+        flight = &c.flights[index]
+        if flight.state != FLIGHT_FREE and flight.connection.side == connection.side and flight.offset < lowest:
+            lowest = flight.offset
+    return 0 if lowest == <uint64_t>-1 else lowest
+
+
+cdef void finish_sending(CopyState *c, CopyConnection *connection) noexcept nogil:
+    """The payload went out: the flight waits for its answer."""
+    c.flights[connection.sending].state = FLIGHT_SENT
+    connection.sending = NOTHING
+    if not c.first_seen:
+        c.first_seen = True
+        OMA_FAILPOINT(b"copy.first-sent")
+
+
+cdef void say_goodbye(CopyEnd *end) noexcept nogil:
+    """DISC on every connection with nothing in flight; best effort, the socket is closed right after (C8)."""
+    cdef Request request
+    cdef uint8_t out[REQUEST_SIZE]
+    cdef int i
+    memset(&request, 0, sizeof(request))
+    request.type = CMD_DISC
+    encode_request(out, &request)
+    for i in range(end.count):
+        if end.connections[i].outstanding == 0:
+            send(end.connections[i].fd, out, REQUEST_SIZE, MSG_DONTWAIT | MSG_NOSIGNAL)

@@ -1,0 +1,212 @@
+# Extents in: block status of an export, holes of a file; both answer (offset, length, flags), neighbours merged.
+
+cdef enum:
+    STATUS_MOST = 0xfff00000    # bytes asked about at once; a multiple of every legal block size
+    REPLY_MOST = (1 << 23) + 64     # 2^20 descriptors
+
+
+cdef struct CopyExtent:
+    uint64_t offset, length
+    uint32_t flags
+
+cdef struct CopyExtents:
+    CopyExtent *items
+    size_t count, room
+
+
+cdef int add_copy_extent(CopyExtents *extents, uint64_t offset, uint64_t length, uint32_t flags) noexcept nogil:
+    """Append, or lengthen the last one if it touches and says the same; 0, or -1 without memory."""
+    cdef CopyExtent *grown
+    cdef CopyExtent *last
+    if extents.count:
+        last = &extents.items[extents.count - 1]
+        if last.flags == flags and last.offset + last.length == offset:
+            last.length += length
+            return 0
+    if extents.count == extents.room:
+        grown = <CopyExtent *>realloc(extents.items, (extents.room * 2 + 256) * sizeof(CopyExtent))
+        if grown == NULL:
+            return -1
+        extents.items, extents.room = grown, extents.room * 2 + 256
+    last = &extents.items[extents.count]
+    last.offset, last.length, last.flags = offset, length, flags
+    extents.count += 1
+    return 0
+
+
+cdef int exchange(int fd, uint8_t *data, size_t length, bint out, int64_t timeout, CopyFault *fault) noexcept nogil:
+    """Send or receive all of `data` within `timeout` nanoseconds; 0, or -1 with the fault set."""
+    cdef int64_t until = copy_clock() + timeout
+    cdef pollfd polled
+    cdef ssize_t n
+    while length:
+        if out:
+            n = send(fd, data, length, MSG_DONTWAIT | MSG_NOSIGNAL)
+        else:
+            n = recv(fd, data, length, MSG_DONTWAIT)
+        if n > 0:
+            data += n
+            length -= <size_t>n
+        elif n == 0:
+            fault.kind = COPY_CLOSED
+            return -1
+        elif errno == EAGAIN or errno == EINTR:
+            if copy_clock() > until:
+                fault.kind = COPY_SILENT
+                return -1
+            polled.fd, polled.events = fd, POLLOUT if out else POLLIN
+            poll(&polled, 1, TICK)
+        else:
+            fault.kind, fault.code = COPY_ERRNO, errno
+            return -1
+    return 0
+
+
+cdef int status_breach(CopyFault *fault, const char *text) noexcept nogil:
+    fault.kind = COPY_BREACH
+    snprintf(fault.text, sizeof(fault.text), "%s", text)
+    return -1
+
+
+cdef int ask_status(
+    int fd, uint32_t context, uint64_t offset, uint32_t length, uint8_t *buffer, int64_t timeout,
+    CopyExtents *extents, uint64_t *reached, CopyFault *fault
+) noexcept nogil:
+    """One BLOCK_STATUS with its whole reply; moves `reached` to where the knowledge ends; 0, or -1 with the fault."""
+    cdef Request request
+    cdef Reply reply
+    cdef uint32_t i, size
+    cdef bint last = False
+    fault.offset = reached[0] = offset
+    request.flags, request.type, request.cookie = 0, CMD_BLOCK_STATUS, offset
+    request.offset, request.length = offset, length
+    encode_request(buffer, &request)
+    if exchange(fd, buffer, REQUEST_SIZE, True, timeout, fault) < 0:
+        return -1
+    while not last:
+        if exchange(fd, buffer, SIMPLE_REPLY_SIZE, False, timeout, fault) < 0:
+            return -1
+        if parse_reply(buffer, SIMPLE_REPLY_SIZE, True, &reply) == NEED_MORE:
+            if exchange(fd, buffer + SIMPLE_REPLY_SIZE, CHUNK_SIZE - SIMPLE_REPLY_SIZE, False, timeout, fault) < 0:
+                return -1
+            parse_reply(buffer, CHUNK_SIZE, True, &reply)
+        elif be32(buffer) != SIMPLE_MAGIC:
+            return status_breach(fault, b"a reply with a wrong magic")
+        if reply.cookie != offset or not judge_chunk(&reply, &request) or reply.length > REPLY_MOST:
+            return status_breach(fault, b"a chunk that cannot answer this request")
+        if exchange(fd, buffer, reply.length, False, timeout, fault) < 0:
+            return -1
+        last = reply.flags & REPLY_DONE
+        if not reply.structured and reply.error or reply.type & 0x8000:
+            fault.kind, fault.code = COPY_ANSWERED, <int>(be32(buffer) if reply.structured else reply.error)
+            snprintf(fault.text, sizeof(fault.text), "block status")
+            return -1
+        if reply.type != CHUNK_BLOCK_STATUS or be32(buffer) != context:
+            continue
+        i = 4
+        while i < reply.length:
+            size = be32(buffer + i)
+            if size == 0:
+                return status_breach(fault, b"an empty extent")
+            if reached[0] >= offset + length:
+                return status_breach(fault, b"extents past the request")
+            if add_copy_extent(extents, reached[0], size, be32(buffer + i + 4)) < 0:
+                fault.kind, fault.code = COPY_ERRNO, ENOMEM
+                return -1
+            reached[0] += size
+            i += DESCRIPTOR_SIZE
+    if reached[0] == offset:
+        return status_breach(fault, b"block status without extents")
+    return 0
+
+
+cdef int ask_all_status(
+    int fd, uint32_t context, uint64_t size, int64_t timeout, CopyExtents *extents, CopyFault *fault
+) noexcept nogil:
+    """Block status of the whole export, one request after the other; 0, or -1 with the fault set."""
+    cdef uint8_t *buffer = <uint8_t *>malloc(REPLY_MOST)
+    cdef uint64_t offset = 0
+    cdef int outcome = 0
+    if buffer == NULL:
+        fault.kind, fault.code = COPY_ERRNO, ENOMEM
+        return -1
+    while offset < size and outcome == 0:
+        outcome = ask_status(
+            fd, context, offset, <uint32_t>min(size - offset, STATUS_MOST), buffer, timeout, extents, &offset, fault
+        )
+    free(buffer)
+    return outcome
+
+
+cdef int scan_holes(int fd, uint64_t size, CopyExtents *extents, CopyFault *fault) noexcept nogil:
+    """Extents of a file by SEEK_DATA and SEEK_HOLE; what cannot tell holes (a block device) is all data."""
+    cdef off_t at = 0, data, hole
+    while <uint64_t>at < size:
+        data = lseek(fd, at, SEEK_DATA)
+        if data < 0 and errno == ENXIO:
+            data = <off_t>size
+        elif data < 0:
+            data, hole = at, <off_t>size
+        if <uint64_t>data > size:
+            data = <off_t>size
+        if data > at and add_copy_extent(extents, <uint64_t>at, <uint64_t>(data - at), STATE_HOLE | STATE_ZERO) < 0:
+            break
+        at = data
+        if <uint64_t>at >= size:
+            return 0
+        hole = lseek(fd, at, SEEK_HOLE)
+        if hole <= at or <uint64_t>hole > size:
+            hole = <off_t>size
+        if add_copy_extent(extents, <uint64_t>at, <uint64_t>(hole - at), 0) < 0:
+            break
+        at = hole
+    if <uint64_t>at < size:
+        fault.kind, fault.code = COPY_ERRNO, ENOMEM
+        return -1
+    return 0
+
+
+cdef object extents_as_list(CopyExtents *extents):
+    cdef size_t i
+    return [
+        (extents.items[i].offset, extents.items[i].length, extents.items[i].flags) for i in range(extents.count)
+    ]
+
+
+cdef object status_outcome(int outcome, CopyExtents *extents, CopyFault *fault):
+    """The list and None, or None and the fault as CopyLoop.fault gives it; frees the extents."""
+    answer = extents_as_list(extents) if outcome == 0 else None
+    free(extents.items)
+    if outcome == 0:
+        return answer, None
+    return None, fault_as_tuple(fault)
+
+
+def block_status(int fd, uint32_t context, uint64_t size, double timeout=60.0, int side=SOURCE):
+    """Block status of a whole export in one context: ([(offset, length, flags)], None) or (None, fault).
+
+    `fd` is a negotiated connection with nothing in flight; it has nothing in flight afterwards either.
+    """
+    cdef CopyExtents extents
+    cdef CopyFault fault
+    cdef int outcome
+    cdef int64_t limit = <int64_t>(timeout * 1e9)
+    memset(&extents, 0, sizeof(extents))
+    memset(&fault, 0, sizeof(fault))
+    fault.side = side
+    with nogil:
+        outcome = ask_all_status(fd, context, size, limit, &extents, &fault)
+    return status_outcome(outcome, &extents, &fault)
+
+
+def file_extents(int fd, uint64_t size, int side=SOURCE):
+    """Extents of a file or block device, flags as of base:allocation; the answer as block_status."""
+    cdef CopyExtents extents
+    cdef CopyFault fault
+    cdef int outcome
+    memset(&extents, 0, sizeof(extents))
+    memset(&fault, 0, sizeof(fault))
+    fault.side = side
+    with nogil:
+        outcome = scan_holes(fd, size, &extents, &fault)
+    return status_outcome(outcome, &extents, &fault)
