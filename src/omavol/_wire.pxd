@@ -152,6 +152,7 @@ cdef enum Fault:
     FAULT_CONTEXT               # a context that was not asked for, or one id twice
     FAULT_FLOOD                 # more than MAXIMUM_REPLIES answers to one option
     FAULT_CALLER                # `out` has less than HANDSHAKE_ROOM
+    FAULT_UNASKED               # bytes behind the last answer; for the caller to say
 
 cdef enum:
     MAXIMUM_CONTEXTS = 8

@@ -1,0 +1,105 @@
+"""A connected stream socket on which nothing waits without a limit (C25)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+from omavol.nbd.errors import ConnectFailed, Disconnected, NbdError, TimedOut
+from omavol.nbd.uri import Uri
+
+__all__ = ["Transport"]
+
+
+class Transport:
+    """Sends and receives until a deadline; every failure is an NbdError that names the server.
+
+    One thread at a time. A call's `deadline` is a time.monotonic() value, from `within()`.
+    """
+
+    def __init__(self, connected: socket.socket, place: str, timeout: float) -> None:
+        self.socket = connected
+        self.place = place
+        self.timeout = timeout
+
+    @classmethod
+    def connect(cls, uri: Uri, timeout: float) -> Transport:
+        """Connect to the URI's server within `timeout` seconds."""
+        try:
+            if uri.socket is not None:
+                connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+                try:
+                    connected.settimeout(timeout)
+                    connected.connect(os.fsencode(uri.socket))
+                except BaseException:
+                    connected.close()
+                    raise
+            else:
+                connected = socket.create_connection((uri.host, uri.port), timeout)
+                connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except TimeoutError as error:
+            raise TimedOut(f"{uri.place}: no connection within {timeout:g} s") from error
+        except OSError as error:
+            raise ConnectFailed(
+                f"cannot connect to {uri.place}: {error.strerror or error}",
+                "Is the server running there, and may this user reach it?",
+                errno=error.errno,
+            ) from error
+        return cls(connected, uri.place, timeout)
+
+    def within(self, seconds: float | None = None) -> float:
+        """The deadline of something that begins now."""
+        return time.monotonic() + (self.timeout if seconds is None else seconds)
+
+    def send(self, data: bytes | memoryview, deadline: float) -> None:
+        """Send all of it."""
+        view = memoryview(data)
+        while view:
+            self._limit(deadline, "taking a request")
+            try:
+                view = view[self.socket.send(view) :]
+            except OSError as error:
+                raise self._failed(error, "taking a request") from error
+
+    def receive(self, limit: int, deadline: float) -> bytes:
+        """Some bytes, at most `limit`; never none."""
+        self._limit(deadline, "an answer")
+        try:
+            data = self.socket.recv(limit)
+        except OSError as error:
+            raise self._failed(error, "an answer") from error
+        if not data:
+            raise Disconnected(f"{self.place}: the server closed the connection")
+        return data
+
+    def receive_into(self, view: memoryview, deadline: float) -> None:
+        """Fill the view."""
+        while view:
+            self._limit(deadline, "an answer")
+            try:
+                count = self.socket.recv_into(view)
+            except OSError as error:
+                raise self._failed(error, "an answer") from error
+            if not count:
+                raise Disconnected(f"{self.place}: the server closed the connection in the middle of an answer")
+            view = view[count:]
+
+    def receive_exactly(self, size: int, deadline: float) -> bytes:
+        data = bytearray(size)
+        self.receive_into(memoryview(data), deadline)
+        return bytes(data)
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def _limit(self, deadline: float, what: str) -> None:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimedOut(f"{self.place}: waited too long for {what}")
+        self.socket.settimeout(remaining)
+
+    def _failed(self, error: OSError, what: str) -> NbdError:
+        if isinstance(error, TimeoutError):
+            return TimedOut(f"{self.place}: waited too long for {what}")
+        return Disconnected(f"{self.place}: the connection failed: {error.strerror or error}")

@@ -1,0 +1,120 @@
+"""NBD URIs, read and written (the NBD project's doc/uri.md): nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH.
+
+The schemes of TLS and of vsock are known by name and refused with one line.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from urllib.parse import SplitResult, quote, quote_from_bytes, unquote_to_bytes, urlsplit
+
+from omavol.nbd.errors import BadUri, TlsUnavailable
+from omavol.nbd.wire import DEFAULT_PORT, MAXIMUM_STRING
+
+__all__ = ["Uri", "is_uri", "parse"]
+
+SCHEMES = ("nbd", "nbd+unix", "nbd+vsock", "nbds", "nbds+unix", "nbds+vsock")
+MAXIMUM_SOCKET_PATH = 107  # bytes; unix(7): sun_path is 108 with its NUL
+
+
+@dataclass(frozen=True)
+class Uri:
+    """Where an export is: a TCP host and port, or the path of a unix socket; and the export's name.
+
+    >>> str(parse("nbd://localhost"))
+    'nbd://localhost:10809/'
+    >>> parse("nbd+unix:///web01%20disk?socket=/run/nbd.sock").export
+    'web01 disk'
+    """
+
+    host: str | None = None
+    port: int = DEFAULT_PORT
+    socket: str | None = None
+    export: str = ""
+
+    def __str__(self) -> str:
+        export = quote(self.export, safe="/:@!$&'()*+,;=~-._")
+        if self.socket is not None:
+            return f"nbd+unix:///{export}?socket={quote_from_bytes(os.fsencode(self.socket), safe='/:@!$()*,~-._')}"
+        host = f"[{self.host}]" if self.host and ":" in self.host else self.host
+        return f"nbd://{host}:{self.port}/{export}"
+
+    @property
+    def place(self) -> str:
+        """The server's address for people."""
+        return self.socket if self.socket is not None else f"{self.host} port {self.port}"
+
+    def with_export(self, name: str) -> Uri:
+        """The same server, another export."""
+        return replace(self, export=name)
+
+
+def is_uri(text: str) -> bool:
+    """Whether a command's argument is meant as an NBD URI, rather than as a path.
+
+    >>> is_uri("nbd://localhost"), is_uri("/dev/vdb"), is_uri("disk:1.img")
+    (True, False, False)
+    """
+    return text.partition("://")[0].lower() in SCHEMES and "://" in text
+
+
+def parse(text: str) -> Uri:
+    """Read an NBD URI; BadUri says in one line what is wrong with it."""
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise BadUri(f"{text!r} is not a URI: {error}") from error
+    scheme = parts.scheme.lower()
+    if scheme not in SCHEMES:
+        raise BadUri(
+            f"{text!r} is not an NBD URI",
+            "Write nbd://HOST[:PORT]/EXPORT, or nbd+unix:///EXPORT?socket=PATH.",
+        )
+    if scheme.startswith("nbds"):
+        raise TlsUnavailable("TLS comes in a later release", "Use nbd:// on loopback or through a tunnel.")
+    if scheme == "nbd+vsock":
+        raise BadUri("nbd+vsock is not supported", "Use nbd:// or nbd+unix://.")
+    if parts.fragment:
+        raise BadUri(f"{text!r} has a fragment; write # in a name as %23")
+    export = _export(parts, text)
+    return _unix(parts, text, export) if scheme == "nbd+unix" else _tcp(parts, text, export)
+
+
+def _export(parts: SplitResult, text: str) -> str:
+    """The path without its first slash is the export's name, UTF-8 of at most 4096 bytes without NUL."""
+    raw = unquote_to_bytes(parts.path.removeprefix("/"))
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError as error:
+        raise BadUri(f"the export name of {text!r} is not UTF-8") from error
+    if len(raw) > MAXIMUM_STRING or b"\0" in raw:
+        raise BadUri("the export name is longer than 4096 bytes or contains NUL")
+    return name
+
+
+def _unix(parts: SplitResult, text: str, export: str) -> Uri:
+    if parts.netloc:
+        raise BadUri(
+            f"{text!r} names a host, but nbd+unix has none", "Write three slashes: nbd+unix:///EXPORT?socket=PATH"
+        )
+    for item in parts.query.split("&"):
+        key, _, value = item.partition("=")
+        if key != "socket":
+            continue
+        path = unquote_to_bytes(value)
+        if b"\0" in path or len(path) > MAXIMUM_SOCKET_PATH:
+            raise BadUri(f"the socket path of {text!r} is longer than {MAXIMUM_SOCKET_PATH} bytes or contains NUL")
+        if path:
+            return Uri(socket=os.fsdecode(path), export=export)
+    raise BadUri(f"{text!r} does not say which socket", "Write nbd+unix:///EXPORT?socket=PATH")
+
+
+def _tcp(parts: SplitResult, text: str, export: str) -> Uri:
+    try:
+        port = parts.port
+    except ValueError as error:
+        raise BadUri(f"the port of {text!r} is not a number from 1 to 65535") from error
+    if port == 0:
+        raise BadUri(f"the port of {text!r} is not a number from 1 to 65535")
+    return Uri(host=parts.hostname or "localhost", port=DEFAULT_PORT if port is None else port, export=export)
