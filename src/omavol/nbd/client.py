@@ -12,11 +12,11 @@ from types import TracebackType
 
 from omavol import _wire
 from omavol.nbd.connection import Connection
-from omavol.nbd.errors import Disconnected, Downgraded, NbdError, UnknownExport
+from omavol.nbd.errors import Disconnected, Downgraded, NbdError, Refused, UnknownExport
 from omavol.nbd.handshake import Export, Fault, Goal, Listed, Next, Seen, Wish, breach, refusal
 from omavol.nbd.transport import Transport
 from omavol.nbd.uri import Uri, parse
-from omavol.nbd.wire import DEFAULT_MAXIMUM, Option, OptionError, TransmissionFlag
+from omavol.nbd.wire import DEFAULT_MAXIMUM, Option, TransmissionFlag
 
 __all__ = ["ALLOCATION", "TIMEOUT", "Connection", "Negotiation", "connect", "negotiate"]
 
@@ -93,16 +93,14 @@ class Negotiation:
         seen = self._ask(Goal.LIST, None)
         return tuple(Listed(name, more) for kind, name, more in seen if kind == Seen.EXPORT)
 
-    def contexts(self, export: str) -> tuple[str, ...]:
-        """The meta contexts an export has; none where the server knows nothing of contexts."""
+    def contexts(self, export: str) -> tuple[str, ...] | None:
+        """The meta contexts an export has; None where the server cannot be asked."""
         try:
             seen = self._ask(Goal.CONTEXTS, export)
         except UnknownExport:
             raise
-        except NbdError as error:
-            if getattr(error, "error", None) in (OptionError.UNSUP, OptionError.INVALID, OptionError.POLICY):
-                return ()
-            raise
+        except Refused:
+            return None
         return tuple(name for kind, name, _ in seen if kind == Seen.CONTEXT)
 
     def info(self, export: str) -> Export:

@@ -10,6 +10,7 @@ __all__ = [
     "Downgraded",
     "NbdError",
     "NotAllowed",
+    "NotFixed",
     "NotOffered",
     "Refused",
     "RequestFailed",
@@ -68,6 +69,12 @@ class Breach(NbdError):
     """The server broke the protocol; the connection is closed and nothing it said counts (C1, C22)."""
 
     code = "nbd.breach"
+
+
+class NotFixed(NbdError):
+    """The server speaks no fixed newstyle handshake: its export can be entered, nothing else can be asked."""
+
+    code = "nbd.not-fixed"
 
 
 class Downgraded(NbdError):

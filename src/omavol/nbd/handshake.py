@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from omavol.nbd.errors import Breach, Refused, UnknownExport
+from omavol.nbd.errors import Breach, NbdError, NotFixed, Refused, UnknownExport
 from omavol.nbd.wire import DEFAULT_MAXIMUM, OptionError, TransmissionFlag
 
 __all__ = ["Export", "Fault", "Goal", "Listed", "Next", "Seen", "Wish", "breach", "refusal"]
@@ -141,9 +141,10 @@ class Export:
         return TransmissionFlag.CAN_MULTI_CONN in self.flags
 
 
-def breach(fault: Fault, place: str) -> Breach:
+def breach(fault: Fault, place: str) -> NbdError:
     """The error of a machine that gave up."""
-    return Breach(f"{place}: {_FAULTS[fault]}")
+    kind = NotFixed if fault == Fault.NOT_FIXED else Breach
+    return kind(f"{place}: {_FAULTS[fault]}")
 
 
 def refusal(error: int, message: str, place: str, export: str | None) -> Refused:

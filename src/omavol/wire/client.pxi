@@ -125,6 +125,11 @@ cdef Next _ask(ClientHandshake *shake, Turn *turn) noexcept nogil:
         return NEXT_SEND
     elif shake.structured != WISH_NEVER and not shake.asked & ASKED_STRUCTURED:
         _option(shake, turn, OPT_STRUCTURED_REPLY, 0)
+    elif shake.goal == GOAL_CONTEXTS and not shake.agreed.structured:
+        shake.refused = REP_ERR_UNSUP       # contexts come with structured replies; the server is not asked (H30)
+        shake.text, shake.text_length = NULL, 0
+        shake.state = CLIENT_RESTS
+        return NEXT_ANSWERED
     elif shake.goal == GOAL_CONTEXTS:
         _option(shake, turn, OPT_LIST_META_CONTEXT, 8 + shake.name_length)
         say32(turn, shake.name_length)
