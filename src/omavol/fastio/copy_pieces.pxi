@@ -60,12 +60,13 @@ cdef bint can_zero(CopyState *c) noexcept nogil:
 
 
 cdef int ask_for(CopyState *c, int32_t index) noexcept nogil:
-    """Queue the READs of a piece on the idlest connection of the source."""
+    """Queue the READs of a piece, in whole blocks of the source, on its idlest connection."""
     cdef CopyPiece *piece = &c.pieces[index]
     cdef CopyConnection *connection = idlest(&c.source)
+    cdef uint32_t whole = (piece.length + c.source.minimum - 1) & ~(c.source.minimum - 1)
     cdef uint32_t at = 0, length
-    while at < piece.length:
-        length = min(piece.length - at, c.source.request_most)
+    while at < whole:
+        length = min(whole - at, c.source.request_most)
         if queue_request(c, connection, CMD_READ, 0, piece.offset + at, length, piece.buffer + at, index) < 0:
             return -1
         piece.waiting += 1

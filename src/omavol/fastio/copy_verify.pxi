@@ -150,3 +150,21 @@ def verify_records(int fd, const unsigned char[::1] records, uint64_t size):
     differing = [(v.differing.items[i].offset, v.differing.items[i].length) for i in range(v.differing.count)]
     free(v.differing.items)
     return differing, way, v.bytes_read, fault_as_tuple(&v.fault)
+
+
+def check_records(const unsigned char[::1] records, uint64_t size):
+    """The number of the first record that is not possible for a disk of `size` bytes, or -1 if all are."""
+    cdef size_t count = <size_t>records.shape[0] // sizeof(DigestRecord), i
+    cdef const DigestRecord *first = <const DigestRecord *>&records[0] if count else NULL
+    cdef const DigestRecord *record
+    cdef uint64_t end = 0
+    for i in range(count):
+        record = &first[i]
+        if record.offset < end or record.length == 0 or record.length > size or record.offset > size - record.length:
+            return i
+        if record.flags > RECORD_ZERO or record.unused:
+            return i
+        if not record.flags and record.offset // DIGEST_PIECE != (record.offset + record.length - 1) // DIGEST_PIECE:
+            return i
+        end = record.offset + record.length
+    return -1

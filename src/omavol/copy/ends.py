@@ -1,0 +1,200 @@
+"""The two ends of a copy: a path, an NBD URI or `null:`, opened and described for the loops.
+
+Sources are opened before destinations, so that a missing source never costs the destination its content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from omavol.copy.errors import CopyError
+
+__all__ = ["ALLOCATION", "NULL", "End", "open_destination", "open_source"]
+
+NULL = "null:"
+ALLOCATION = "base:allocation"
+_EXTRA_PATIENCE = 3.0  # seconds for connections after the first: a server may promise more than it accepts
+_SEND_BUFFER = 1 << 20  # bytes asked for; the kernel grants up to net.core.wmem_max
+_MULTI_CONN = 1 << 8
+_READ_ONLY = 1 << 1
+
+
+@dataclass(frozen=True)
+class End:
+    """One end, open. `contexts` are the ids of the selected meta contexts; `empty`: a file that was just made."""
+
+    kind: str
+    name: str
+    fds: tuple[int, ...] = ()
+    size: int = 0
+    flags: int = 0
+    minimum: int = 1
+    maximum: int = 1 << 25
+    structured: bool = False
+    contexts: Mapping[str, int] = field(default_factory=dict)
+    empty: bool = False
+
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+
+    def __enter__(self) -> End:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_source(
+    name: str, *, connections: int, timeout: float, contexts: Sequence[str] = (ALLOCATION,), side: str = "source"
+) -> End:
+    """Open for reading; several connections where the export promises that they see the same (C12)."""
+    if _is_uri(name):
+        return _connect(name, side, connections, timeout, contexts)
+    if name == NULL:
+        raise CopyError("null: can only be a destination", code="copy.open", side=side)
+    fd, size = _open_file(name, os.O_RDONLY, side)
+    return End("file", name, (fd,), size)
+
+
+def open_destination(
+    name: str, size: int, *, connections: int, timeout: float, keep: bool, source: End | None = None
+) -> End:
+    """Open for writing `size` bytes; refuses what is smaller or read-only before a byte moves.
+
+    A regular file is made, emptied (unless `keep`) and set to the size; a block device or export keeps its own.
+    """
+    if name == NULL:
+        return End("null", name, size=size)
+    if not _is_uri(name):
+        return _make_file(name, size, keep, source)
+    end = _connect(name, "destination", connections, timeout, (ALLOCATION,))
+    try:
+        if end.flags & _READ_ONLY:
+            raise CopyError(f"destination {name}: the export is read-only", code="copy.open", side="destination")
+        _fits(end, size)
+    except BaseException:
+        end.close()
+        raise
+    return end
+
+
+def _fits(end: End, size: int) -> None:
+    if end.size < size:
+        raise CopyError(
+            f"destination {end.name}: holds {end.size} bytes, the source has {size}; nothing was copied",
+            code="copy.size",
+            side="destination",
+        )
+
+
+def _is_uri(name: str) -> bool:
+    """As omavol.nbd.uri.is_uri, without importing it for a path."""
+    if "://" not in name:
+        return False
+    from omavol.nbd.uri import is_uri
+
+    return is_uri(name)
+
+
+def _open_file(name: str, flags: int, side: str) -> tuple[int, int]:
+    """The descriptor and size of a regular file or block device."""
+    fd = -1
+    try:
+        fd = os.open(name, flags | os.O_CLOEXEC, 0o644)
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+            raise CopyError(f"{side} {name}: not a file or block device", code="copy.open", side=side)
+        return fd, os.lseek(fd, 0, os.SEEK_END)
+    except OSError as error:
+        if fd >= 0:
+            os.close(fd)
+        raise CopyError(f"{side} {name}: cannot open: {error.strerror}", code="copy.open", side=side) from error
+    except CopyError:
+        os.close(fd)
+        raise
+
+
+def _make_file(name: str, size: int, keep: bool, source: End | None) -> End:
+    fd, have = _open_file(name, os.O_RDWR | os.O_CREAT, "destination")
+    try:
+        if source is not None and source.kind == "file" and os.path.sameopenfile(fd, source.fds[0]):
+            raise CopyError(f"destination {name}: is the source itself", code="copy.open", side="destination")
+        if stat.S_ISBLK(os.fstat(fd).st_mode):
+            end = End("file", name, (fd,), have)
+            _fits(end, size)
+            return end
+        if not keep:
+            os.ftruncate(fd, 0)
+        os.ftruncate(fd, size)
+        return End("file", name, (fd,), size, empty=not keep)
+    except OSError as error:
+        os.close(fd)
+        raise CopyError(
+            f"destination {name}: cannot set its size to {size}: {error.strerror}",
+            code="copy.open",
+            side="destination",
+        ) from error
+    except CopyError:
+        os.close(fd)
+        raise
+
+
+def _connect(name: str, side: str, connections: int, timeout: float, contexts: Sequence[str]) -> End:
+    from omavol.nbd.client import connect
+    from omavol.nbd.errors import NbdError
+
+    fds: list[int] = []
+    try:
+        first = connect(name, timeout=timeout, contexts=contexts)
+        export = first.export
+        fds.append(first.detach())
+        if export.flags & _MULTI_CONN:
+            with contextlib.suppress(NbdError):  # fewer than asked for will do
+                for _ in range(connections - 1):
+                    another = connect(name, timeout=min(timeout, _EXTRA_PATIENCE), contexts=contexts)
+                    fds.append(another.detach())
+                    if (another.export.size, another.export.flags) != (export.size, export.flags):
+                        raise _differs(name, side)
+    except NbdError as error:
+        raise CopyError(f"{side} {name}: {error}", code="copy.open", side=side, advice=error.advice) from error
+    except CopyError:
+        _close_all(fds)
+        raise
+    for fd in fds:
+        _widen_send_buffer(fd)
+    return End(
+        "nbd",
+        name,
+        tuple(fds),
+        export.size,
+        int(export.flags),
+        export.minimum,
+        export.maximum,
+        export.structured,
+        export.contexts,
+    )
+
+
+def _differs(name: str, side: str) -> CopyError:
+    return CopyError(
+        f"{side} {name}: another connection to the export shows another size or other abilities",
+        code="copy.open",
+        side=side,
+    )
+
+
+def _widen_send_buffer(fd: int) -> None:
+    """Let a whole request stand in the socket, so that the peer never waits for the next one."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as duplicate:
+        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+
+
+def _close_all(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
