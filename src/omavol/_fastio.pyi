@@ -1,7 +1,8 @@
 """The loops that move data: serve and copy. Data never passes through Python; these are the handles."""
 
+import builtins
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypedDict
 
 Fault = tuple[str, str, int, int, str]  # side, kind, code, offset, text
 
@@ -66,3 +67,45 @@ def verify_records(
     fd: int, records: bytes, size: int
 ) -> tuple[list[tuple[int, int]], Literal["direct", "dropped", "memory"], int, Fault | None]: ...
 def check_records(records: bytes, size: int) -> int: ...
+
+CONNECTION_SIZE: int
+
+class TableError(Exception):
+    """The live table refused: `code` is stable, `detail` says why."""
+
+    code: str
+    detail: str
+    def __init__(self, code: str, detail: str) -> None: ...
+
+class Facts(TypedDict):
+    """An export as it stands; the counters are since it was added."""
+
+    name: str
+    size: int
+    read_only: bool
+    generation: int
+    connections: int
+    requests: int
+    bytes_read: int
+    bytes_written: int
+    flushes: int
+    stalled_clients: int
+    failed: int
+
+class Server:
+    """An NBD server over a live table of exports; see fastio/server.pxi for threads and ownership."""
+
+    def __init__(
+        self, *, workers: int = 8, connections: int = 1024, handshake: float = 10.0, hide_exports: bool = False
+    ) -> None: ...
+    def start(self) -> None: ...
+    def listen(self, fd: int) -> None: ...
+    def add(self, name: str, fd: int, size: int, read_only: bool = False, description: str = "") -> Facts: ...
+    def retarget(self, name: str, fd: int, size: int) -> Facts: ...
+    def remove(self, name: str) -> Facts: ...
+    def list(self) -> builtins.list[Facts]: ...
+    @property
+    def connections(self) -> int: ...
+    @property
+    def refused(self) -> int: ...
+    def stop(self) -> int: ...

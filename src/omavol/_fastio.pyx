@@ -42,3 +42,5 @@ include "fastio/copy_files.pxi"
 include "fastio/copy_loop.pxi"
 include "fastio/copy_face.pxi"
 include "fastio/copy_verify.pxi"
+
+include "fastio/server.pxi"

@@ -1,0 +1,29 @@
+"""What is served: a regular file, a block device, or nothing at all. All calls may block on the disk beneath."""
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+cdef enum StoreKind:
+    STORE_FILE
+    STORE_BLOCK
+    STORE_NULL              # reads as zeroes, drops what is written; no descriptor
+
+cdef struct Store:
+    int fd                  # -1 for STORE_NULL
+    StoreKind kind
+    uint64_t size           # bytes served; never more than the file has when it is opened
+    int failed              # errno of the fsync that failed: later ones would lie, so every flush fails until reopened
+    bint no_punch           # the disk beneath has said once that it cannot punch holes,
+    bint no_zero_range      # or zero a range
+
+# All return 0 or an errno. STORE_SHORT: the file ends before what was asked (it was cut after it was opened).
+cdef enum:
+    STORE_SHORT = 100000
+
+cdef int store_open(Store *store, int fd, uint64_t size) noexcept nogil
+cdef int store_close(Store *store) noexcept nogil
+cdef int store_read(Store *store, uint8_t *into, size_t length, uint64_t offset) noexcept nogil
+cdef int store_write(Store *store, const uint8_t *data, size_t length, uint64_t offset) noexcept nogil
+cdef int store_sync(Store *store) noexcept nogil
+cdef int store_trim(Store *store, uint64_t offset, uint64_t length) noexcept nogil
+cdef int store_zero(Store *store, uint64_t offset, uint64_t length, bint provision) noexcept nogil
+cdef int store_cache(Store *store, uint64_t offset, uint64_t length) noexcept nogil
+cdef uint32_t store_extent(Store *store, uint64_t offset, uint64_t limit, uint64_t *length) noexcept nogil

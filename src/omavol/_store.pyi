@@ -1,0 +1,1 @@
+"""Reads and writes what is served; called from compiled code alone (_store.pxd)."""

@@ -1,0 +1,215 @@
+"""Reads and writes what is served: a regular file, a block device, or null.
+
+Holes are told by SEEK_DATA and SEEK_HOLE when asked, never by FIEMAP, and never kept (NBD.md D3); nothing is mapped
+(a file that is cut short would be SIGBUS, D4). TRIM and WRITE_ZEROES punch holes; a WRITE_ZEROES that must provision
+keeps or allocates the blocks. What fallocate(2) cannot do here is written out as zeroes.
+"""
+
+from libc.errno cimport EINTR, EINVAL, EIO, ENODEV, ENOSYS, ENXIO, EOPNOTSUPP, errno
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+from posix.types cimport off_t
+
+from omavol._wire cimport STATE_HOLE, STATE_ZERO
+
+cdef extern from "<fcntl.h>" nogil:
+    enum:
+        FALLOC_FL_KEEP_SIZE
+        FALLOC_FL_PUNCH_HOLE
+        FALLOC_FL_ZERO_RANGE
+        POSIX_FADV_WILLNEED
+    int fallocate(int fd, int mode, off_t offset, off_t length)
+    int posix_fadvise(int fd, off_t offset, off_t length, int advice)
+
+cdef extern from "<sys/stat.h>" nogil:
+    struct stat_result "stat":
+        unsigned int st_mode
+        off_t st_size
+    int fstat(int fd, stat_result *result)
+    bint S_ISREG(unsigned int mode)
+    bint S_ISBLK(unsigned int mode)
+
+cdef extern from "<unistd.h>" nogil:
+    enum:
+        SEEK_DATA
+        SEEK_END
+        SEEK_HOLE
+    int close(int fd)
+    int fdatasync(int fd)
+    off_t lseek(int fd, off_t offset, int whence)
+    ssize_t pread(int fd, void *into, size_t length, off_t offset)
+    ssize_t pwrite(int fd, const void *data, size_t length, off_t offset)
+
+cdef enum:
+    ZEROES_AT_ONCE = 65536
+
+cdef uint8_t[ZEROES_AT_ONCE] zeroes
+
+
+cdef int store_open(Store *store, int fd, uint64_t size) noexcept nogil:
+    """Take over `fd` (-1: null) to serve its first `size` bytes; the descriptor is the store's only on success.
+
+    EINVAL: neither a regular file nor a block device. STORE_SHORT: it has less than `size` bytes.
+    """
+    cdef stat_result facts
+    cdef off_t end
+    memset(store, 0, sizeof(Store))
+    store.fd, store.size = fd, size
+    if fd < 0:
+        store.kind = STORE_NULL
+        return 0
+    if fstat(fd, &facts) < 0:
+        return errno
+    if S_ISREG(facts.st_mode):
+        store.kind, end = STORE_FILE, facts.st_size
+    elif S_ISBLK(facts.st_mode):
+        store.kind, end = STORE_BLOCK, lseek(fd, 0, SEEK_END)
+    else:
+        return EINVAL
+    if end < 0:
+        return errno
+    return STORE_SHORT if <uint64_t>end < size else 0
+
+
+cdef int store_close(Store *store) noexcept nogil:
+    """Close the descriptor; an error that close tells late (NFS) counts as a failed sync."""
+    cdef int fd = store.fd
+    store.fd = -1
+    if fd >= 0 and close(fd) < 0 and errno != EINTR:
+        return errno
+    return 0
+
+
+cdef int store_read(Store *store, uint8_t *into, size_t length, uint64_t offset) noexcept nogil:
+    """Fill `into`; on an error its content is unspecified."""
+    cdef ssize_t n
+    if store.kind == STORE_NULL:
+        memset(into, 0, length)
+        return 0
+    while length:
+        n = pread(store.fd, into, length, <off_t>offset)
+        if n > 0:
+            into += n
+            length -= <size_t>n
+            offset += <uint64_t>n
+        elif n == 0:
+            return STORE_SHORT
+        elif errno != EINTR:
+            return errno
+    return 0
+
+
+cdef int store_write(Store *store, const uint8_t *data, size_t length, uint64_t offset) noexcept nogil:
+    """Write all of `data`; on an error some of it may have been written."""
+    cdef ssize_t n
+    if store.kind == STORE_NULL:
+        return 0
+    while length:
+        n = pwrite(store.fd, data, length, <off_t>offset)
+        if n > 0:
+            data += n
+            length -= <size_t>n
+            offset += <uint64_t>n
+        elif n == 0:
+            return EIO
+        elif errno != EINTR:
+            return errno
+    return 0
+
+
+cdef int store_sync(Store *store) noexcept nogil:
+    """Put everything written on stable storage; an error is latched (a second fsync may lie, NBD.md X23)."""
+    if store.failed:
+        return store.failed
+    if store.fd < 0:
+        return 0
+    while fdatasync(store.fd) < 0:
+        if errno != EINTR:
+            store.failed = errno
+            return store.failed
+    return 0
+
+
+cdef inline bint unsupported(int error) noexcept nogil:
+    return error == EOPNOTSUPP or error == ENOSYS or error == ENODEV or error == EINVAL
+
+
+cdef int allocate(Store *store, int mode, uint64_t offset, uint64_t length) noexcept nogil:
+    while fallocate(store.fd, mode, <off_t>offset, <off_t>length) < 0:
+        if errno != EINTR:
+            return errno
+    return 0
+
+
+cdef int store_trim(Store *store, uint64_t offset, uint64_t length) noexcept nogil:
+    """Give the blocks back if that is possible: TRIM is a hint, so "cannot" is success."""
+    cdef int error
+    if store.kind == STORE_NULL or store.no_punch:
+        return 0
+    error = allocate(store, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length)
+    if unsupported(error):
+        store.no_punch = True
+        return 0
+    return error
+
+
+cdef int store_zero(Store *store, uint64_t offset, uint64_t length, bint provision) noexcept nogil:
+    """Make the range read as zeroes; with `provision` (NO_HOLE) its blocks stay or become allocated."""
+    cdef int error
+    if store.kind == STORE_NULL:
+        return 0
+    if not provision and not store.no_punch:
+        error = allocate(store, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length)
+        if not unsupported(error):
+            return error
+        store.no_punch = True
+    if not store.no_zero_range:
+        error = allocate(store, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length)
+        if not unsupported(error):
+            return error
+        store.no_zero_range = True
+    return write_zeroes(store, offset, length)
+
+
+cdef int write_zeroes(Store *store, uint64_t offset, uint64_t length) noexcept nogil:
+    cdef size_t piece
+    cdef int error
+    while length:
+        piece = ZEROES_AT_ONCE if length > ZEROES_AT_ONCE else <size_t>length
+        error = store_write(store, zeroes, piece, offset)
+        if error:
+            return error
+        offset += piece
+        length -= piece
+    return 0
+
+
+cdef int store_cache(Store *store, uint64_t offset, uint64_t length) noexcept nogil:
+    """Begin to read the range into the page cache (posix_fadvise(2)); the answer does not wait for the disk."""
+    if store.fd < 0:
+        return 0
+    return posix_fadvise(store.fd, <off_t>offset, <off_t>length, POSIX_FADV_WILLNEED)
+
+
+cdef uint32_t store_extent(Store *store, uint64_t offset, uint64_t limit, uint64_t *length) noexcept nogil:
+    """The base:allocation state of the extent that begins at `offset`, and its length, cut at `limit`.
+
+    Where the file system cannot tell, everything is data: that is always true.
+    """
+    cdef off_t end
+    length[0] = limit - offset
+    if store.kind == STORE_NULL:
+        return STATE_HOLE | STATE_ZERO
+    if store.kind == STORE_BLOCK:
+        return 0
+    end = lseek(store.fd, <off_t>offset, SEEK_DATA)
+    if end < 0:
+        return STATE_HOLE | STATE_ZERO if errno == ENXIO else 0
+    if <uint64_t>end > offset:
+        if <uint64_t>end < limit:
+            length[0] = <uint64_t>end - offset
+        return STATE_HOLE | STATE_ZERO
+    end = lseek(store.fd, <off_t>offset, SEEK_HOLE)
+    if end > 0 and <uint64_t>end > offset and <uint64_t>end < limit:
+        length[0] = <uint64_t>end - offset
+    return 0

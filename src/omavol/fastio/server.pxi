@@ -1,0 +1,234 @@
+# The server's owner in Python: hands in descriptors, reads counters; bytes and sockets of clients stay out of it.
+
+from libc.errno cimport EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+
+include "server_types.pxi"
+include "server_outbox.pxi"
+include "server_table.pxi"
+include "server_requests.pxi"
+include "server_connection.pxi"
+include "server_worker.pxi"
+include "server_exports.pxi"
+
+CONNECTION_SIZE = sizeof(Served)
+"""Bytes of memory that a parked connection has of its own, outside the kernel."""
+
+_REFUSALS = {
+    NO_SUCH_EXPORT: ("no_such_export", "no export has that name"),
+    EXPORT_EXISTS: ("export_exists", "an export of that name is served already"),
+    EXPORT_BUSY: ("export_busy", "the export is being retargeted or removed"),
+    SIZE_DIFFERS: ("size_differs", "the new descriptor is not of the size that clients were told"),
+    SERVER_STOPS: ("stopping", "the server is stopping"),
+    NO_MEMORY: ("no_memory", "out of memory"),
+}
+
+
+class TableError(Exception):
+    """The live table refused: `code` is stable, `detail` says why."""
+
+    def __init__(self, code, detail):
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+cdef object _refuse(Refusal refusal):
+    code, detail = _REFUSALS[<int>refusal]
+    raise TableError(code, detail)
+
+
+cdef object _open(Store *store, int fd, uint64_t size):
+    """Open a store over `fd`, which stays the caller's if this raises."""
+    cdef int failure
+    with nogil:
+        failure = store_open(store, fd, size)
+    if failure == STORE_SHORT:
+        raise TableError("too_small", f"the file has fewer than {size} bytes")
+    if failure:
+        raise TableError("not_a_disk", "the descriptor is neither a regular file nor a block device")
+
+
+cdef object _facts_of(object name, const Row *row):
+    return {
+        "name": name,
+        "size": row.size,
+        "read_only": bool(row.read_only),
+        "generation": row.generation,
+        "connections": row.connections,
+        "requests": row.counts.requests,
+        "bytes_read": row.counts.bytes_read,
+        "bytes_written": row.counts.bytes_written,
+        "flushes": row.counts.flushes,
+        "stalled_clients": row.stalled,
+        "failed": row.failed,
+    }
+
+
+cdef class Server:
+    """An NBD server over a live table of exports.
+
+    Any thread may call any method; add, retarget, remove and list may run at once, stop once and last. Descriptors
+    given to `add`, `retarget` and `listen` belong to the server when the call returns, and to the caller if it raises.
+    """
+    cdef Table *table
+    cdef bint stopped
+
+    def __cinit__(self, *, int workers=8, uint32_t connections=1024, double handshake=10.0, bint hide_exports=False):
+        cdef int failure
+        if workers < 1:
+            raise ValueError("at least one worker")
+        self.table = <Table *>calloc(1, sizeof(Table))
+        if self.table == NULL:
+            raise MemoryError
+        self.table.workers = <Worker *>calloc(workers, sizeof(Worker))
+        if self.table.workers == NULL:
+            raise MemoryError
+        self.table.worker_count, self.table.connection_limit = workers, connections
+        self.table.handshake_limit, self.table.hidden = <int64_t>(handshake * 1000), hide_exports
+        failure = table_begin(self.table)
+        if failure:
+            raise OSError(failure, "the server cannot have an epoll set")
+
+    def start(self):
+        """Start the workers. OSError if a thread cannot be had; `stop` ends those that were."""
+        cdef int failure
+        with nogil:
+            failure = start_workers(self.table)
+        if failure:
+            raise OSError(failure, "the server cannot start its workers")
+
+    def listen(self, int fd):
+        """Accept from a listening socket that does not block."""
+        cdef Listener *listener = <Listener *>calloc(1, sizeof(Listener))
+        if listener == NULL:
+            raise MemoryError
+        listener.kind, listener.fd = WATCH_LISTENER, fd
+        lock(self.table)
+        listener.next, self.table.listeners = self.table.listeners, listener
+        watch(self.table, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLONESHOT, listener)
+        unlock(self.table)
+
+    def add(self, str name, int fd, uint64_t size, bint read_only=False, str description=""):
+        """Serve the first `size` bytes of `fd` (-1: as many zeroes) as `name`; the export's facts.
+
+        TableError: export_exists, too_small, not_a_disk, bad_name, stopping.
+        """
+        cdef bytes key = _key(name), text = _key(description)
+        cdef const char *told = text
+        cdef const uint8_t *key_bytes = key
+        cdef Store store
+        cdef Row row
+        cdef Refusal refusal
+        _open(&store, fd, size)
+        cdef Export *export = export_new(key_bytes, <uint32_t>len(key), told if text else NULL, &store, read_only)
+        if export == NULL:
+            raise MemoryError
+        with nogil:
+            refusal = table_add(self.table, export, &row)
+        if refusal != DONE:
+            export_free(export)
+            _refuse(refusal)
+        return _facts_of(name, &row)
+
+    def retarget(self, str name, int fd, uint64_t size):
+        """Send new requests to `fd`; the facts after it. Returns when the old descriptor is synced and closed.
+
+        TableError: no_such_export, size_differs, export_busy, too_small, not_a_disk, stopping.
+        """
+        cdef bytes key = _key(name)
+        cdef const uint8_t *key_bytes = key
+        cdef uint32_t length = <uint32_t>len(key)
+        cdef Store store
+        cdef Row row
+        cdef Refusal refusal
+        _open(&store, fd, size)
+        with nogil:
+            refusal = table_retarget(self.table, key_bytes, length, &store, &row)
+        if refusal != DONE:
+            _refuse(refusal)
+        return _facts_of(name, &row)
+
+    def remove(self, str name):
+        """End an export and its clients; its last facts. Returns when its descriptor is synced and closed.
+
+        TableError: no_such_export, export_busy, stopping.
+        """
+        cdef bytes key = _key(name)
+        cdef const uint8_t *key_bytes = key
+        cdef uint32_t length = <uint32_t>len(key)
+        cdef Row row
+        cdef Refusal refusal
+        with nogil:
+            refusal = table_remove(self.table, key_bytes, length, &row)
+        if refusal != DONE:
+            _refuse(refusal)
+        return _facts_of(name, &row)
+
+    def list(self):
+        """The facts of every export, in the order they were added."""
+        cdef Export *export
+        cdef Row row
+        cdef list rows = []
+        lock(self.table)
+        export = self.table.exports
+        while export != NULL:
+            export_row(export, &row)
+            rows.append(_facts_of((<const char *>export.name)[:export.name_length].decode(), &row))
+            export = export.next
+        unlock(self.table)
+        return rows
+
+    @property
+    def connections(self):
+        """Connections at present, in the handshake or past it."""
+        return self.table.connection_count
+
+    @property
+    def refused(self):
+        """Connections turned away because there were too many."""
+        return self.table.refused
+
+    def stop(self):
+        """End every connection (a client that does not read for 2 s is hung up on), sync and close every export.
+
+        Returns 0, or the errno of a sync that failed. The listening sockets are closed; nothing may be called after.
+        """
+        cdef int failed
+        if self.stopped:
+            return 0
+        self.stopped = True
+        with nogil:
+            failed = table_stop(self.table)
+            stop_workers(self.table)
+        return failed
+
+    def __dealloc__(self):
+        cdef Listener *listener
+        if self.table == NULL:
+            return
+        if not self.stopped:
+            with nogil:
+                table_stop(self.table)
+                stop_workers(self.table)
+        while self.table.listeners != NULL:
+            listener = self.table.listeners
+            self.table.listeners = listener.next
+            server_close(listener.fd)
+            free(listener)
+        server_close(self.table.epoll)
+        server_close(self.table.tick.fd)
+        server_close(self.table.stop.fd)
+        free(self.table.workers)
+        free(self.table)
+
+
+cdef bytes _key(str text):
+    """An export's name or description as UTF-8; TableError bad_name where the protocol has no way to say it."""
+    cdef bytes key
+    try:
+        key = text.encode()
+    except UnicodeEncodeError:
+        raise TableError("bad_name", "the name is not valid UTF-8") from None
+    if len(key) > MAXIMUM_STRING or b"\0" in key:
+        raise TableError("bad_name", "a name has at most 4096 bytes and no NUL")
+    return key

@@ -1,0 +1,250 @@
+# A connection in the hands of a worker: handshake, requests, replies, waiting, parking, the end.
+
+from libc.stdlib cimport calloc
+from libc.string cimport memmove
+
+from omavol._channel cimport (
+    CHANNEL_BROKEN,
+    CHANNEL_CLOSED,
+    WAIT_READ,
+    WAIT_WRITE,
+    channel_begin,
+    channel_close,
+    channel_receive,
+    channel_wait,
+)
+from omavol._wire cimport (
+    HANDSHAKE_ROOM,
+    NEXT_MORE,
+    NEXT_SEND,
+    NEXT_TRANSMIT,
+    Next,
+    server_handshake_begin,
+    server_handshake_step,
+)
+
+
+cdef Served *new_connection(Table *table, int fd) noexcept nogil:
+    """A connection in its handshake, known to the table and taken by the caller; NULL: refused, `fd` is closed."""
+    cdef Served *c = <Served *>calloc(1, sizeof(Served))
+    cdef Opening *opening = <Opening *>calloc(1, sizeof(Opening))
+    cdef bint welcome = False
+    if c != NULL and opening != NULL:
+        c.kind, c.table, c.opening, c.taken = WATCH_CONNECTION, table, opening, True
+        channel_begin(&c.channel, fd)
+        opening.deadline = milliseconds() + table.handshake_limit
+        server_handshake_begin(&opening.shake, c, find_export, name_export)
+        lock(table)
+        welcome = not table.stopping and table.connection_count < table.connection_limit
+        welcome = welcome and watch(table, EPOLL_CTL_ADD, fd, EPOLLONESHOT, c) == 0
+        if welcome:
+            link_connection(table, c)
+        else:
+            table.refused += 1
+        unlock(table)
+    if not welcome:
+        close(fd)
+        free(opening)
+        free(c)
+        return NULL
+    return c
+
+
+cdef void link_connection(Table *table, Served *c) noexcept nogil:
+    c.next = table.connections
+    if c.next != NULL:
+        c.next.previous = c
+    table.connections = c
+    table.connection_count += 1
+    table.opening_count += 1
+    set_ticking(table)
+
+
+cdef void attend(Worker *w, Served *c) noexcept nogil:
+    """Serve a connection that this worker has just taken, until it is parked or ended."""
+    cdef Verdict verdict = unpack(w, c)
+    while verdict == GO_ON:
+        verdict = take_options(w, c) if c.opening != NULL else take_requests(w, c)
+        if verdict == GO_ON:
+            verdict = give_replies(w, c)
+        if verdict == GO_ON:
+            verdict = await_more(w, c)
+    if verdict == PARK:
+        verdict = park(w, c)
+    if verdict == END:
+        end_connection(w, c)
+
+
+cdef Verdict take_options(Worker *w, Served *c) noexcept nogil:
+    """Give the handshake what came; when it is over, what stands behind it are requests."""
+    cdef size_t used, wrote
+    cdef Next todo = NEXT_SEND
+    cdef uint8_t *room
+    while todo == NEXT_SEND and not box_full(&w.box):
+        room = box_room(&w.box, HANDSHAKE_ROOM)
+        if room == NULL:
+            return END
+        c.opening.text = w.text
+        c.opening.shake.shutting_down = c.table.stopping
+        todo = server_handshake_step(
+            &c.opening.shake, w.buffer + w.used, w.have - w.used, &used, room, HANDSHAKE_ROOM, &wrote
+        )
+        w.used += used
+        if box_add(&w.box, wrote) < 0:
+            return END
+    if todo == NEXT_TRANSMIT:
+        c.agreed = c.opening.shake.agreed
+        end_opening(c)
+        return take_requests(w, c)
+    if todo != NEXT_MORE and todo != NEXT_SEND:
+        c.leaving = True
+    return GO_ON
+
+
+cdef void end_opening(Served *c) noexcept nogil:
+    if c.opening == NULL:
+        return
+    lock(c.table)
+    c.table.opening_count -= 1
+    free(c.opening)
+    c.opening = NULL
+    unlock(c.table)
+
+
+cdef Verdict give_replies(Worker *w, Served *c) noexcept nogil:
+    """Send the outbox as far as it goes; END when that was all there is to do."""
+    if not box_empty(&w.box):
+        if box_send(&w.box, c) < 0:
+            return END
+    if box_empty(&w.box):
+        if c.leaving:
+            return END
+        if not c.writing and c.export != NULL and c.export.state == EXPORT_ENDING and c.opening == NULL:
+            return END
+    return GO_ON
+
+
+cdef Verdict await_more(Worker *w, Served *c) noexcept nogil:
+    """Wait a little for either direction, and receive; PARK when nothing comes or others want the worker."""
+    cdef int wanted = 0, ready
+    cdef bint patient = c.table.idle > 0 or c.table.connection_count <= <uint32_t>c.table.worker_count
+    if box_empty(&w.box):
+        if not c.writing:
+            let_go(w, c)
+            if c.held:
+                return PARK
+    else:
+        wanted = WAIT_WRITE
+    if not c.leaving and not box_full(&w.box) and (c.writing or not c.held):
+        wanted |= WAIT_READ
+    ready, w.ready = w.ready & wanted, 0
+    if not ready:
+        w.turns += 1
+        if w.turns > TURNS and not patient:
+            return PARK
+        c.waiting = True
+        ready = channel_wait(&c.channel, wanted, LINGER if patient else 0)
+        c.waiting = False
+    if not ready:
+        return PARK
+    return receive_more(w, c) if ready & WAIT_READ else GO_ON
+
+
+cdef Verdict receive_more(Worker *w, Served *c) noexcept nogil:
+    """Take input behind what is left over; of a payload under way just as much as it and a next header need."""
+    cdef size_t left = w.have - w.used, room
+    cdef ssize_t n
+    if w.used:
+        memmove(w.buffer, w.buffer + w.used, left)
+        w.used, w.have = 0, left
+    room = RECEIVE_BUFFER - left
+    if c.writing and left < c.write.length and c.write.length - left + REQUEST_SIZE < room:
+        room = c.write.length - left + REQUEST_SIZE
+    n = channel_receive(&c.channel, w.buffer + left, room)
+    if n == CHANNEL_BROKEN:
+        return END
+    if n == CHANNEL_CLOSED:
+        c.leaving = True            # what is queued is still sent: the peer may have closed one way
+    elif n > 0:
+        w.have += <size_t>n
+        c.moved += <uint64_t>n
+    return GO_ON
+
+
+cdef Verdict unpack(Worker *w, Served *c) noexcept nogil:
+    """Take over what the connection kept while nobody had it."""
+    c.taken = True
+    w.used = w.have = 0
+    w.turns = 0
+    box_clear(&w.box)
+    if c.kept != NULL:
+        memcpy(w.buffer, c.kept, c.kept_length)
+        w.have = c.kept_length
+        free(c.kept)
+        c.kept, c.kept_length = NULL, 0
+    if c.backlog != NULL:
+        if box_unpack(&w.box, c.backlog) < 0:
+            return END
+        box_free(c.backlog)
+        free(c.backlog)
+        c.backlog = NULL
+        return give_replies(w, c)
+    return GO_ON
+
+
+cdef Verdict park(Worker *w, Served *c) noexcept nogil:
+    """Leave the connection to epoll, with what it has in hand; nobody's buffer stays with it but exact copies."""
+    if c.writing:
+        write_some(w, c, w.have - w.used)
+    c.kept_length = <uint32_t>(w.have - w.used)
+    if c.kept_length:
+        c.kept = <uint8_t *>malloc(c.kept_length)
+        if c.kept == NULL:
+            return END
+        memcpy(c.kept, w.buffer + w.used, c.kept_length)
+    if not box_empty(&w.box):
+        c.backlog = <Outbox *>malloc(sizeof(Outbox))
+        if c.backlog == NULL or box_pack(&w.box, c.backlog) < 0:
+            free(c.backlog)
+            c.backlog = NULL
+            return END
+    lock(c.table)
+    if c.export != NULL:
+        add_counts(w, c)
+    if c.holding == NULL and (c.table.stopping or c.export != NULL and c.export.state == EXPORT_ENDING):
+        unlock(c.table)
+        return END
+    if c.held and c.holding == NULL and c.export.state == EXPORT_HELD:
+        c.taken = False             # the end of the retarget arms it
+    else:
+        arm(c)
+    unlock(c.table)
+    return PARK
+
+
+cdef void end_connection(Worker *w, Served *c) noexcept nogil:
+    """Forget the connection: references go back under the lock, then the socket is closed."""
+    lock(c.table)
+    if c.previous != NULL:
+        c.previous.next = c.next
+    else:
+        c.table.connections = c.next
+    if c.next != NULL:
+        c.next.previous = c.previous
+    c.table.connection_count -= 1
+    if c.opening != NULL:
+        c.table.opening_count -= 1
+    if c.export != NULL:
+        add_counts(w, c)
+        if c.holding != NULL:
+            c.holding.holders -= 1
+        c.export.connections -= 1
+    pthread_cond_broadcast(&c.table.changed)
+    unlock(c.table)
+    channel_close(&c.channel)
+    if c.backlog != NULL:
+        box_free(c.backlog)
+    free(c.backlog)
+    free(c.kept)
+    free(c.opening)
+    free(c)

@@ -1,0 +1,220 @@
+# The live table: exports, their generations, who holds them; drains. Everything here is under Table.lock.
+
+from libc.string cimport memcmp
+
+from omavol._wire cimport REP_ERR_POLICY, REP_ERR_SHUTDOWN, REP_ERR_UNKNOWN
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        void *ptr
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    enum:
+        EPOLLIN
+        EPOLLOUT
+        EPOLLONESHOT
+        EPOLL_CLOEXEC
+        EPOLL_CTL_ADD
+        EPOLL_CTL_DEL
+        EPOLL_CTL_MOD
+    int epoll_create1(int flags)
+    int epoll_ctl(int epoll, int operation, int fd, epoll_event *event)
+    int epoll_wait(int epoll, epoll_event *events, int most, int timeout)
+
+cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        SHUT_RDWR
+    int server_shutdown "shutdown"(int fd, int how)
+
+
+cdef inline void lock(Table *table) noexcept nogil:
+    pthread_mutex_lock(&table.lock)
+
+
+cdef inline void unlock(Table *table) noexcept nogil:
+    pthread_mutex_unlock(&table.lock)
+
+
+cdef Export *export_named(Table *table, const uint8_t *name, uint32_t length) noexcept nogil:
+    cdef Export *export = table.exports
+    while export != NULL:
+        if export.name_length == length and memcmp(export.name, name, length) == 0:
+            return export
+        export = export.next
+    return NULL
+
+
+cdef int find_export(
+    void *owner, const uint8_t *name, uint32_t length, bint enter, ExportFacts *facts
+) noexcept nogil:
+    """The handshake asks for an export; with `enter` the connection is counted as its client from here on."""
+    cdef Served *c = <Served *>owner
+    cdef Export *export
+    cdef uint32_t error = 0
+    lock(c.table)
+    export = export_named(c.table, name, length)
+    if c.table.stopping:
+        error = REP_ERR_SHUTDOWN
+    elif export == NULL or export.state == EXPORT_ENDING:
+        error = REP_ERR_UNKNOWN
+    else:
+        facts[0] = export.facts
+        if export.facts.description != NULL:
+            memcpy(c.opening.text, export.facts.description, strlen(export.facts.description) + 1)
+            facts.description = <char *>c.opening.text
+        if enter:
+            if c.export != NULL:
+                c.export.connections -= 1
+            c.export = export
+            export.connections += 1
+    unlock(c.table)
+    return <int>error
+
+
+cdef int name_export(void *owner, uint32_t index, uint8_t *name, uint32_t *length) noexcept nogil:
+    """LIST: the name of the export at `index`, or POLICY where names are secrets (H24)."""
+    cdef Served *c = <Served *>owner
+    cdef Export *export
+    cdef int outcome = -1
+    if c.table.hidden:
+        return <int>REP_ERR_POLICY
+    lock(c.table)
+    export = c.table.exports
+    while export != NULL:
+        if export.state != EXPORT_ENDING:
+            if index == 0:
+                memcpy(name, export.name, export.name_length)
+                length[0] = export.name_length
+                outcome = 0
+                break
+            index -= 1
+        export = export.next
+    unlock(c.table)
+    return outcome
+
+
+cdef bint may_begin(Worker *w, Served *c) noexcept nogil:
+    """Whether the next request may be begun now: not while its export is held. Takes hold of the generation."""
+    if c.holding != NULL:
+        # Racy on purpose: a request begun just now still finds the generation it holds.
+        c.held = c.export.state == EXPORT_HELD
+        return not c.held
+    lock(c.table)
+    c.held = c.export.state == EXPORT_HELD
+    if not c.held:
+        c.holding = c.export.current
+        c.holding.holders += 1
+    unlock(c.table)
+    return not c.held
+
+
+cdef void let_go(Worker *w, Served *c) noexcept nogil:
+    """Nothing is in hand any more: give the generation back and add up what was done with it."""
+    if c.holding == NULL:
+        return
+    lock(c.table)
+    add_counts(w, c)
+    c.holding.holders -= 1
+    c.holding = NULL
+    if c.export.state != EXPORT_OPEN:
+        pthread_cond_broadcast(&c.table.changed)
+    unlock(c.table)
+
+
+cdef void add_counts(Worker *w, Served *c) noexcept nogil:
+    cdef Counts *counts = &c.export.counts
+    counts.requests += w.counts.requests
+    counts.bytes_read += w.counts.bytes_read
+    counts.bytes_written += w.counts.bytes_written
+    counts.flushes += w.counts.flushes
+    memset(&w.counts, 0, sizeof(Counts))
+
+
+cdef int watch(Table *table, int operation, int fd, uint32_t events, void *of) noexcept nogil:
+    cdef epoll_event event
+    event.events, event.data.ptr = events, of
+    return epoll_ctl(table.epoll, operation, fd, &event)
+
+
+cdef void arm(Served *c) noexcept nogil:
+    """Park: the next event on the socket gives it to a worker. Lock held; nothing of it may be touched behind this."""
+    cdef uint32_t events = EPOLLONESHOT
+    if not c.leaving and (c.backlog == NULL or not box_full(c.backlog)):
+        events |= EPOLLIN
+    if c.backlog != NULL or c.held:
+        events |= EPOLLOUT          # held: true at once, for requests may wait in `kept`
+    c.held = False
+    c.taken = False
+    watch(c.table, EPOLL_CTL_MOD, c.channel.fd, events, c)
+
+
+cdef void begin_drain(Table *table, Export *export) noexcept nogil:
+    """Remember what every client of `export` (NULL: of the server) has moved so far."""
+    cdef Served *c = table.connections
+    while c != NULL:
+        if export == NULL or c.export == export:
+            c.moved_before, c.quiet = c.moved, 0
+        c = c.next
+
+
+cdef void end_the_idle(Table *table, Export *export) noexcept nogil:
+    """Hang up on parked clients that await no reply; a worker sees it and ends them."""
+    cdef Served *c = table.connections
+    while c != NULL:
+        if (export == NULL or c.export == export) and not c.taken and c.holding == NULL:
+            server_shutdown(c.channel.fd, SHUT_RDWR)
+        c = c.next
+
+
+cdef void end_the_quiet(Table *table, Export *export, bint all_of_them) noexcept nogil:
+    """Hang up on who has something in hand and has neither taken nor given a byte for QUIET_STEPS looks (D6)."""
+    cdef Served *c = table.connections
+    cdef bint ending = export == NULL or export.state == EXPORT_ENDING
+    while c != NULL:
+        if (export == NULL or c.export == export) and (ending or c.holding != NULL) and c.quiet < QUIET_STEPS:
+            if all_of_them:
+                c.quiet = QUIET_STEPS
+            elif c.moved != c.moved_before or (c.taken and not c.waiting):
+                c.moved_before, c.quiet = c.moved, 0
+            else:
+                c.quiet += 1
+            if c.quiet == QUIET_STEPS:
+                server_shutdown(c.channel.fd, SHUT_RDWR)
+                if c.export != NULL and c.holding != NULL:
+                    c.export.stalled += 1
+        c = c.next
+
+
+cdef bint wait_changed(Table *table, int64_t limit) noexcept nogil:
+    """Wait for a change or `limit` milliseconds; False when the time was over."""
+    cdef server_timespec until
+    server_gettime(SERVER_MONOTONIC, &until)
+    until.tv_sec += limit // 1000
+    until.tv_nsec += (limit % 1000) * 1000000
+    if until.tv_nsec >= 1000000000:
+        until.tv_sec += 1
+        until.tv_nsec -= 1000000000
+    return pthread_cond_timedwait(&table.changed, &table.lock, &until) == 0
+
+
+cdef void drain(Table *table, Export *export, uint32_t *busy, int64_t most) noexcept nogil:
+    """Wait until `busy` (holders, or connections) is 0; who does not move is hung up on. Lock held, given up to wait."""
+    cdef int64_t begun = milliseconds(), looked = begun, now
+    begin_drain(table, export)
+    while busy[0]:
+        wait_changed(table, QUIET_STEP)
+        now = milliseconds()
+        if now - looked >= QUIET_STEP:
+            looked = now
+            end_the_quiet(table, export, now - begun >= most)
+
+
+cdef void release_the_held(Table *table, Export *export) noexcept nogil:
+    """Connections that stopped for a retarget go on; EPOLLOUT is true at once, for requests may wait in `kept`."""
+    cdef Served *c = table.connections
+    while c != NULL:
+        if c.export == export and c.held and not c.taken:
+            c.held = False
+            watch(table, EPOLL_CTL_MOD, c.channel.fd, EPOLLIN | EPOLLOUT | EPOLLONESHOT, c)
+        c = c.next
