@@ -14,10 +14,13 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omavol import _fastio
 from omavol.copy.errors import BadDigests
+
+if TYPE_CHECKING:  # a copy does not need it
+    from pathlib import Path
 
 __all__ = ["MAGIC", "PIECE", "VERSION", "ZERO", "Digests", "Record"]
 
@@ -75,7 +78,7 @@ class Digests:
     @classmethod
     def decode(cls, data: bytes | Path) -> Digests:
         """Read a file's content, or the file; BadDigests says what is wrong with it."""
-        if isinstance(data, Path):
+        if not isinstance(data, bytes):
             data = data.read_bytes()
         if len(data) < _HEADER.size + _CRC.size or not data.startswith(MAGIC):
             raise BadDigests("this is no digest file")

@@ -6,7 +6,6 @@ copies without digests, by sendfile where a file is the source; a replication ta
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -78,7 +77,6 @@ class Job:
         self.options = options or Options()
         self.changed = changed
         self._loop: _fastio.CopyLoop | None = None
-        self._lock = threading.Lock()  # guards _loop's appearance against cancel and rate
         self._cancelled = False
         self._rate = self.options.rate
 
@@ -127,11 +125,10 @@ class Job:
             timeout=options.timeout,
             rate=self._rate,
         )
-        with self._lock:
-            self._loop = loop
-            loop.rate = self._rate
-            if self._cancelled:
-                loop.cancel()
+        self._loop = loop  # from here on cancel and rate reach it; what came before is handed on
+        loop.rate = self._rate
+        if self._cancelled:
+            loop.cancel()
         if not loop.run():
             assert loop.fault is not None
             raise CopyError.of(loop.fault, {"source": self.source, "destination": self.destination}, options.timeout)
@@ -139,10 +136,9 @@ class Job:
 
     def cancel(self) -> None:
         """End soon with a CopyError of code copy.cancelled; a copy that is not begun ends as it begins."""
-        with self._lock:
-            self._cancelled = True
-            if self._loop is not None:
-                self._loop.cancel()
+        self._cancelled = True
+        if self._loop is not None:
+            self._loop.cancel()
 
     @property
     def rate(self) -> int:
@@ -151,10 +147,9 @@ class Job:
 
     @rate.setter
     def rate(self, value: int) -> None:
-        with self._lock:
-            self._rate = value
-            if self._loop is not None:
-                self._loop.rate = value
+        self._rate = value
+        if self._loop is not None:
+            self._loop.rate = value
 
     def counters(self) -> Counters:
         """Where it stands."""
