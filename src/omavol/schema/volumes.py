@@ -84,7 +84,8 @@ class VolumeStatus(StrEnum):
 class Volume(msgspec.Struct, kw_only=True):
     """One volume. `size` is the source disk's, and what an export shows; `capacity` what the cloud allocated.
 
-    `generation` grows with anything that may have changed the content outside a copy.
+    `generation` grows with anything that may have changed the content outside a copy. `epoch` is the highest that a
+    session asked with: a lower one is refused, so a new writer asks with `epoch + 1`.
     """
 
     volume_id: str
@@ -95,6 +96,7 @@ class Volume(msgspec.Struct, kw_only=True):
     status: VolumeStatus
     content: Content
     generation: int
+    epoch: int = 0
     vm_id: str | None = None
     device_path: str | None = None
     session: Session | None = None

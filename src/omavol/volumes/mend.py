@@ -1,0 +1,264 @@
+"""Looks at record, provider and served table, asks `reconcile` what to do, and does it: each mend a recorded operation.
+
+Runs at start, when the control socket comes back, on a timer and on demand; a volume's mend holds its lock, and a
+volume that someone else is changing is left for the next time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping
+
+from omavol.cloud.volumes import CloudError
+from omavol.schema.common import Problem, new_id, now
+from omavol.schema.control import Listing
+from omavol.schema.volumes import Finding, OperationStatus, OperationType, SessionState, Validation, VolumeStatus
+from omavol.volumes.content import ChangedOutside, Held, content_after
+from omavol.volumes.errors import ServerAway, VolumeError, problem_from
+from omavol.volumes.house import House
+from omavol.volumes.lifecycle import state_shown
+from omavol.volumes.reconcile import Facts, Found, Mend, Rule, Served, Writing, reconcile
+from omavol.volumes.rows import (
+    OPERATIONS,
+    SESSIONS,
+    VOLUMES,
+    OperationRow,
+    SessionRow,
+    VolumeRow,
+    live_session,
+    unfinished_operation,
+)
+from omavol.volumes.sessions import Sessions, apply_content
+
+__all__ = ["Mender"]
+
+log = logging.getLogger("omavol.volumes")
+PASSES = 5  # a volume needs at most: settle, drop, end; more means that a mend does not do what it says
+QUIET = frozenset({Mend.NONE})
+SPOKEN = frozenset({Mend.WAIT, Mend.REPORT})
+
+
+class Mender:
+    """`run` may be called from any thread; one run at a time, a second waits for the first."""
+
+    def __init__(self, house: House, sessions: Sessions) -> None:
+        self._house = house
+        self._sessions = sessions
+        self._one = threading.Lock()
+        self._effects: Mapping[Mend, Callable[[VolumeRow, SessionRow | None, Rule], None]] = {
+            Mend.SETTLE: self._settle,
+            Mend.OUTSIDE: self._outside,
+            Mend.DROP_STRAY: self._drop_stray,
+            Mend.OFFER: self._offer,
+            Mend.READD: self._re_add,
+            Mend.DOOM: self._doom,
+            Mend.END: self._end,
+        }
+
+    def run(self) -> Validation:
+        """Compare everything, mend what can be mended, and say what was found."""
+        with self._one:
+            findings = self._foreign()
+            with self._house.record.read() as db:
+                volumes = VOLUMES.where(db, "TRUE ORDER BY rowid")
+            for volume in volumes:
+                findings += self._mend_volume(volume.volume_id)
+            self._sweep_digests()
+        for finding in findings:
+            log.warning("reconcile: %s: %s (%s)", finding.volume_id or "server", finding.detail, finding.mend)
+        mended = sum(finding.mended for finding in findings)
+        text = f"{len(volumes)} volumes compared, {len(findings)} differences, {mended} mended"
+        return Validation(message=text, findings=findings)
+
+    def _mend_volume(self, volume_id: str) -> list[Finding]:
+        findings: list[Finding] = []
+        with self._house.locks.hold(volume_id, wait=False) as held:
+            for _ in range(PASSES if held else 0):
+                volume, session, facts = self._look(volume_id)
+                rule = reconcile(facts)
+                if rule.mend in QUIET:
+                    break
+                detail = f"volume {volume.persistent_name} ({volume_id}): {rule.reason}"
+                finding = Finding(volume_id=volume_id, code=rule.code, detail=detail, mend=rule.mend, mended=False)
+                findings.append(finding)
+                if rule.mend in SPOKEN:
+                    break
+                finding.operation_id, finding.mended = self._do(volume, session, rule)
+                if not finding.mended:
+                    break
+        return findings
+
+    def _look(self, volume_id: str) -> tuple[VolumeRow, SessionRow | None, Facts]:
+        with self._house.record.read() as db:
+            volume = VOLUMES.get(db, volume_id)
+            session = live_session(db, volume_id)
+            busy = unfinished_operation(db, volume_id) is not None
+            issued = {row.export_name for row in SESSIONS.where(db, "volume_id = ?", (volume_id,))}
+        listing = self._listing() if issued else None
+        served = {export.name for export in listing.exports} & issued if listing else set()
+        return (
+            volume,
+            session,
+            Facts(
+                busy=busy,
+                status=volume.status,
+                found=Found.UNTOLD if busy else self._found(volume),
+                writing=_writing(session),
+                served=_served(session, listing),
+                stray=bool(served - ({session.export_name} if session else set())),
+            ),
+        )
+
+    def _found(self, volume: VolumeRow) -> Found:
+        try:
+            there = self._house.provider().describe(volume.volume_id)
+        except (CloudError, VolumeError) as error:
+            log.warning("volume %s: %s", volume.volume_id, error)
+            return Found.UNTOLD
+        if there is None:
+            return Found.MISSING
+        if there.capacity < volume.size:
+            return Found.SHORT
+        if there.attached_to is None:
+            return Found.DETACHED
+        return Found.ATTACHED if volume.vm_id in (None, there.attached_to) else Found.ELSEWHERE
+
+    def _listing(self) -> Listing | None:
+        try:
+            return self._house.served.listing()
+        except VolumeError:
+            return None
+
+    def _foreign(self) -> list[Finding]:
+        """Exports that this record never issued are somebody's: they are named, never touched."""
+        try:
+            listing = self._house.served.listing()
+        except ServerAway as error:
+            return [Finding(volume_id=None, code=error.code, detail=error.detail, mend=Mend.WAIT, mended=False)]
+        with self._house.record.read() as db:
+            foreign = [e.name for e in listing.exports if not SESSIONS.where(db, "export_name = ?", (e.name,))]
+        return [
+            Finding(
+                volume_id=None,
+                code="foreign_export",
+                detail=f"omavol serve has export {name!r}, which no session of this record opened",
+                mend=Mend.REPORT,
+                mended=False,
+            )
+            for name in foreign
+        ]
+
+    # --- the mends ---
+
+    def _do(self, volume: VolumeRow, session: SessionRow | None, rule: Rule) -> tuple[str, bool]:
+        """Do it as a recorded operation: its id, and whether it is done."""
+        request = {"mend": str(rule.mend), "code": rule.code, "reason": rule.reason}
+        with self._house.record.write() as db:
+            operation_id = _row(db, volume.volume_id, request)
+        problem: Problem | None = None
+        try:
+            self._effects[rule.mend](volume, session, rule)
+        except (VolumeError, CloudError) as error:
+            problem = problem_from(error)
+        except OSError as error:
+            problem = Problem(status=500, code="io_failed", title="Input or output failed", detail=str(error))
+        status = OperationStatus.FAILED if problem else OperationStatus.COMPLETED
+        with self._house.record.write() as db:
+            response = None if problem else {"volume_id": volume.volume_id, "message": f"{rule.mend}: {rule.reason}"}
+            OPERATIONS.update(db, operation_id, status=status, error=problem, response=response, completed_at=now())
+        return operation_id, problem is None
+
+    def _settle(self, volume: VolumeRow, session: SessionRow | None, rule: Rule) -> None:
+        there = self._house.provider().describe(volume.volume_id)
+        with self._house.record.write() as db:
+            VOLUMES.update(db, volume.volume_id, **state_shown(there, volume, gone=VolumeStatus.ERROR))
+
+    def _outside(self, volume: VolumeRow, session: SessionRow | None, rule: Rule) -> None:
+        if session is not None:
+            self._sessions.end_now(session, f"the volume was lost or moved: {rule.reason}")
+        there = self._house.provider().describe(volume.volume_id)
+        with self._house.record.write() as db:
+            row = VOLUMES.get(db, volume.volume_id)
+            held = content_after(Held(row.content, row.generation), ChangedOutside(rule.reason))
+            apply_content(db, volume.volume_id, held)
+            VOLUMES.update(db, volume.volume_id, **state_shown(there, volume, gone=VolumeStatus.ERROR))
+
+    def _drop_stray(self, volume: VolumeRow, session: SessionRow | None, rule: Rule) -> None:
+        with self._house.record.read() as db:
+            issued = {row.export_name for row in SESSIONS.where(db, "volume_id = ?", (volume.volume_id,))}
+        kept = session.export_name if session else None
+        for export in self._house.served.listing().exports:
+            if export.name in issued and export.name != kept:
+                self._house.served.remove(export.name)
+
+    def _offer(self, volume: VolumeRow, session: SessionRow | None, rule: Rule) -> None:
+        assert session is not None
+        self._sessions.offer_again(session, volume)
+
+    def _re_add(self, volume: VolumeRow, session: SessionRow | None, rule: Rule) -> None:
+        assert session is not None
+        with self._house.record.write() as db:
+            SESSIONS.update(db, session.session_id, counters_lost=True)
+        self._sessions.serve(session, volume)
+
+    def _doom(self, volume: VolumeRow, session: SessionRow | None, rule: Rule) -> None:
+        assert session is not None
+        with self._house.record.write() as db:
+            SESSIONS.update(db, session.session_id, unprovable_because=f"writes may be lost: {rule.reason}")
+
+    def _end(self, volume: VolumeRow, session: SessionRow | None, rule: Rule) -> None:
+        assert session is not None
+        self._sessions.end_now(session, rule.reason)
+
+    def _sweep_digests(self) -> None:
+        """Remove what was stored for sessions that are over: a crash fell between their end and the removal."""
+        folder = self._house.state / "digests"
+        with self._house.record.read() as db:
+            live = {row.session_id for row in SESSIONS.where(db, "state IN ('open', 'proving')")}
+        with contextlib.suppress(OSError):
+            for file in folder.iterdir():
+                if file.name.partition(".")[0] not in live:
+                    file.unlink()
+
+
+def _row(db: sqlite3.Connection, volume_id: str, request: dict[str, str]) -> str:
+    """A row for the mend; one that failed last time, or that a crash left, is used again: a timer must not fill it."""
+    last = OPERATIONS.where(db, "volume_id = ? AND type = 'mend' ORDER BY rowid DESC LIMIT 1", (volume_id,))
+    if last and last[0].status is not OperationStatus.COMPLETED and last[0].request == request:
+        OPERATIONS.update(db, last[0].id, status=OperationStatus.EXECUTING, error=None, completed_at=None)
+        return last[0].id
+    if last and last[0].status is OperationStatus.EXECUTING:
+        OPERATIONS.update(db, last[0].id, status=OperationStatus.CANCELLED, completed_at=now())
+    at = now()
+    row = OperationRow(
+        id=new_id(),
+        type=OperationType.MEND,
+        status=OperationStatus.EXECUTING,
+        volume_id=volume_id,
+        request=request,
+        created_at=at,
+        updated_at=at,
+    )
+    return OPERATIONS.insert(db, row).id
+
+
+def _writing(session: SessionRow | None) -> Writing:
+    if session is None:
+        return Writing.NONE
+    if session.state is SessionState.PROVING:
+        return Writing.PROVING
+    if session.unprovable_because:
+        return Writing.DOOMED
+    return Writing.UNOFFERED if session.incarnation is None else Writing.OPEN
+
+
+def _served(session: SessionRow | None, listing: Listing | None) -> Served:
+    if listing is None:
+        return Served.AWAY
+    if session is None or session.incarnation != listing.incarnation:
+        return Served.OTHER
+    here = any(export.name == session.export_name for export in listing.exports)
+    return Served.SERVED if here else Served.GONE
