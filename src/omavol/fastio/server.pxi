@@ -14,7 +14,7 @@ CONNECTION_SIZE = sizeof(Served)
 """Bytes of memory that a parked connection has of its own, outside the kernel."""
 
 _REFUSALS = {
-    NO_SUCH_EXPORT: ("no_such_export", "no export has that name"),
+    NO_SUCH_EXPORT: ("unknown_export", "no export has that name"),
     EXPORT_EXISTS: ("export_exists", "an export of that name is served already"),
     EXPORT_BUSY: ("export_busy", "the export is being retargeted or removed"),
     SIZE_DIFFERS: ("size_differs", "the new descriptor is not of the size that clients were told"),
@@ -133,7 +133,7 @@ cdef class Server:
     def retarget(self, str name, int fd, uint64_t size):
         """Send new requests to `fd`; the facts after it. Returns when the old descriptor is synced and closed.
 
-        TableError: no_such_export, size_differs, export_busy, too_small, not_a_disk, stopping.
+        TableError: unknown_export, size_differs, export_busy, too_small, not_a_disk, stopping.
         """
         cdef bytes key = _key(name)
         cdef const uint8_t *key_bytes = key
@@ -151,7 +151,7 @@ cdef class Server:
     def remove(self, str name):
         """End an export and its clients; its last facts. Returns when its descriptor is synced and closed.
 
-        TableError: no_such_export, export_busy, stopping.
+        TableError: unknown_export, export_busy, stopping.
         """
         cdef bytes key = _key(name)
         cdef const uint8_t *key_bytes = key
@@ -191,7 +191,7 @@ cdef class Server:
     def stop(self):
         """End every connection (a client that does not read for 2 s is hung up on), sync and close every export.
 
-        Returns 0, or the errno of a sync that failed. The listening sockets are closed; nothing may be called after.
+        Returns 0, or the errno of a sync that failed. The listening sockets are closed. Later calls are refused.
         """
         cdef int failed
         if self.stopped:
@@ -200,24 +200,17 @@ cdef class Server:
         with nogil:
             failed = table_stop(self.table)
             stop_workers(self.table)
+            table_end(self.table)
         return failed
 
     def __dealloc__(self):
-        cdef Listener *listener
         if self.table == NULL:
             return
         if not self.stopped:
             with nogil:
                 table_stop(self.table)
                 stop_workers(self.table)
-        while self.table.listeners != NULL:
-            listener = self.table.listeners
-            self.table.listeners = listener.next
-            server_close(listener.fd)
-            free(listener)
-        server_close(self.table.epoll)
-        server_close(self.table.tick.fd)
-        server_close(self.table.stop.fd)
+                table_end(self.table)
         free(self.table.workers)
         free(self.table)
 

@@ -199,9 +199,13 @@ cdef void unlink_export(Table *table, Export *export) noexcept nogil:
 cdef int table_stop(Table *table) noexcept nogil:
     """End every connection within STOP_MOST, sync and close every export; 0, or the errno of a sync that failed."""
     cdef Export *export
+    cdef Listener *listener = table.listeners
     cdef int failed = 0
     lock(table)
     table.stopping = True
+    while listener != NULL:
+        server_shutdown(listener.fd, SHUT_RDWR)     # who connects now is refused at once
+        listener = listener.next
     export = table.exports
     while export != NULL:
         if export.state == EXPORT_OPEN:

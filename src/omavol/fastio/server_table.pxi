@@ -199,7 +199,7 @@ cdef bint wait_changed(Table *table, int64_t limit) noexcept nogil:
 
 
 cdef void drain(Table *table, Export *export, uint32_t *busy, int64_t most) noexcept nogil:
-    """Wait until `busy` (holders, or connections) is 0; who does not move is hung up on. Lock held, given up to wait."""
+    """Wait until `busy` (holders, connections) is 0; who does not move is hung up on. Lock held, given up to wait."""
     cdef int64_t begun = milliseconds(), looked = begun, now
     begin_drain(table, export)
     while busy[0]:

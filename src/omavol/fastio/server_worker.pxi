@@ -183,3 +183,16 @@ cdef int table_begin(Table *table) noexcept nogil:
     watch(table, EPOLL_CTL_ADD, table.tick.fd, EPOLLIN, &table.tick)
     watch(table, EPOLL_CTL_ADD, table.stop.fd, EPOLLIN, &table.stop)
     return 0
+
+
+cdef void table_end(Table *table) noexcept nogil:
+    """Close what table_begin opened and the listeners, once the workers are gone."""
+    cdef Listener *listener = table.listeners
+    while listener != NULL:
+        table.listeners = listener.next
+        server_close(listener.fd)
+        free(listener)
+        listener = table.listeners
+    server_close(table.epoll)
+    server_close(table.tick.fd)
+    server_close(table.stop.fd)

@@ -1,0 +1,35 @@
+"""How much of everything one server may have: connections, workers, time for a handshake."""
+
+from __future__ import annotations
+
+import os
+import resource
+from dataclasses import dataclass
+
+__all__ = ["Limits", "own_limits"]
+
+CONNECTIONS = 4096
+SPARE_DESCRIPTORS = 64  # for exports, listeners, the control socket and Python itself
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`handshake` is seconds from accept to the end of the negotiation.
+
+    Memory follows from these: a worker has 1 MiB of buffers, a connection about 200 bytes, and at most 1 MiB of
+    replies that its client does not take.
+    """
+
+    connections: int = CONNECTIONS
+    workers: int = 8
+    handshake: float = 10.0
+
+
+def own_limits(connections: int = CONNECTIONS) -> Limits:
+    """Limits for this process on this machine; raises the soft limit of descriptors to the hard one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard != resource.RLIM_INFINITY:
+        connections = max(1, min(connections, hard - SPARE_DESCRIPTORS))
+    return Limits(connections, workers=max(8, 2 * (os.cpu_count() or 1)))

@@ -1,0 +1,142 @@
+"""What is served: files and descriptors become exports of the live table, checked before they are."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omavol._fastio import Server, TableError
+from omavol.schema.control import ServedExport
+from omavol.serve.errors import ExportRefused
+from omavol.serve.limits import Limits
+from omavol.serve.listeners import Listener
+
+if TYPE_CHECKING:  # the stub's name for a shape; the compiled module gives plain dicts
+    from omavol._fastio import Facts
+
+__all__ = ["ExportTable", "disk_size"]
+
+
+class ExportTable:
+    """The server's table and its listeners. Any thread may call any method; `stop` is the last call."""
+
+    def __init__(self, limits: Limits, *, hidden: bool = False) -> None:
+        """`hidden`: names are secrets, LIST is refused."""
+        self._server = Server(
+            workers=limits.workers,
+            connections=limits.connections,
+            handshake=limits.handshake,
+            hide_exports=hidden,
+        )
+        self._listeners: list[Listener] = []
+        self._stop = threading.Lock()
+
+    def start(self) -> None:
+        """Start to serve whoever connects."""
+        self._server.start()
+
+    def listen(self, listener: Listener) -> None:
+        """Accept from a listener; its socket is the server's from now on, its file is removed by `stop`."""
+        self._listeners.append(listener)
+        self._server.listen(listener.socket.detach())
+
+    @property
+    def listeners(self) -> list[Listener]:
+        return list(self._listeners)
+
+    def add_path(self, name: str, path: str, *, read_only: bool) -> ServedExport:
+        """Open a regular file or block device and serve all of it."""
+        try:
+            descriptor = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            advice = "" if read_only else _read_only_advice(path)
+            raise ExportRefused("unusable", f"cannot open {path}: {error.strerror}", advice) from error
+        try:
+            return self.add(name, descriptor, disk_size(descriptor, path), read_only=read_only)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def add(
+        self, name: str, descriptor: int, size: int, *, read_only: bool = False, description: str = ""
+    ) -> ServedExport:
+        """Serve the first `size` bytes of a descriptor, which is the table's unless this raises ExportRefused."""
+        _check_access(descriptor, read_only)
+        try:
+            return _served(self._server.add(name, descriptor, size, read_only, description))
+        except TableError as error:
+            raise _refused(name, error) from error
+
+    def retarget(self, name: str, descriptor: int, size: int) -> ServedExport:
+        """Serve another descriptor under the name; returns when the old one is synced and closed."""
+        row = next((row for row in self._server.list() if row["name"] == name), None)
+        if row is not None:
+            _check_access(descriptor, row["read_only"])
+        try:
+            return _served(self._server.retarget(name, descriptor, size))
+        except TableError as error:
+            raise _refused(name, error) from error
+
+    def remove(self, name: str) -> ServedExport:
+        """End the export and its clients; returns when the descriptor is synced and closed."""
+        try:
+            return _served(self._server.remove(name))
+        except TableError as error:
+            raise _refused(name, error) from error
+
+    def list(self) -> list[ServedExport]:
+        return [_served(row) for row in self._server.list()]
+
+    @property
+    def connections(self) -> int:
+        """Clients at present, in the handshake or past it."""
+        return self._server.connections
+
+    @property
+    def turned_away(self) -> int:
+        """Connections closed at once because there were too many."""
+        return self._server.refused
+
+    def stop(self) -> int:
+        """End connections, sync, close; 0, or the errno of a sync that failed. Within 5 s whatever clients do."""
+        with self._stop:
+            for listener in self._listeners:
+                listener.close()
+            return self._server.stop()
+
+
+def disk_size(descriptor: int, path: str) -> int:
+    """Bytes of a regular file or block device; ExportRefused for anything else."""
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISDIR(mode):
+        raise ExportRefused("not_a_disk", f"{path} is a directory", "Give the disk image inside it.")
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        raise ExportRefused("not_a_disk", f"{path} is neither a regular file nor a block device")
+    return os.lseek(descriptor, 0, os.SEEK_END)
+
+
+def _read_only_advice(path: str) -> str:
+    if Path(path).is_dir():
+        return "Give the disk image inside it."
+    return "It can be read: try --read-only." if os.access(path, os.R_OK) else ""
+
+
+def _check_access(descriptor: int, read_only: bool) -> None:
+    """A descriptor must be able to do what its export promises; O_APPEND would put every write at the end."""
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    wanted = (os.O_RDONLY, os.O_RDWR) if read_only else (os.O_RDWR,)
+    if flags & os.O_APPEND or flags & os.O_PATH or flags & os.O_ACCMODE not in wanted:
+        how = "reading" if read_only else "reading and writing"
+        raise ExportRefused("bad_descriptor", f"the descriptor is not open for {how} at any place")
+
+
+def _served(facts: Facts) -> ServedExport:
+    return ServedExport(**facts)
+
+
+def _refused(name: str, error: TableError) -> ExportRefused:
+    return ExportRefused(error.code, f"export {name!r}: {error.detail}")
