@@ -22,6 +22,8 @@ __all__ = ["Counters", "Job", "Options", "Result", "replicate"]
 
 TIMEOUT = 60.0  # seconds without progress at one end
 CONNECTIONS = 4
+_REQUEST = 256 * 1024  # bytes: what is received stays in the cache of the core that hashes and sends it
+_REQUEST_BY_SENDFILE = 1024 * 1024  # bytes: nothing is touched, so fewer system calls are all that counts
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ class Job:
             allocated=options.allocated,
             timeout=options.timeout,
             rate=self._rate,
+            request_size=_REQUEST_BY_SENDFILE if source.kind == "file" and not options.digests else _REQUEST,
         )
         self._loop = loop  # from here on cancel and rate reach it; what came before is handed on
         loop.rate = self._rate
