@@ -88,7 +88,13 @@ def storage_daemon(image, target_uri_socket, path):
         {"driver": "qcow2", "node-name": "disk", "file": {"driver": "file", "filename": str(image)}},
         {"driver": "nbd", "node-name": "target", "server": {"type": "unix", "path": target_uri_socket}},
     ]
-    argv = ["qemu-storage-daemon", "--chardev", f"socket,id=qmp,path={path},server=on,wait=off", "--monitor", "chardev=qmp"]
+    argv = [
+        "qemu-storage-daemon",
+        "--chardev",
+        f"socket,id=qmp,path={path},server=on,wait=off",
+        "--monitor",
+        "chardev=qmp",
+    ]
     for node in nodes:
         argv += ["--blockdev", json.dumps(node)]
     process = subprocess.Popen(argv)
@@ -128,8 +134,10 @@ def test_incremental_against_qemus_own_backup(changed, destinations, sockets, ra
             aim=1.0,
             ours=job.lane,
             peers=[backup_lane(pid, monitor)],
-            note=lambda outcome: f"read {job.bytes_read / CHANGE:.3f}x, sent {job.bytes_sent / CHANGE:.3f}x the change",
+            note=lambda outcome: (
+                f"read {job.counters.bytes_read / CHANGE:.3f}x, sent {job.counters.bytes_sent / CHANGE:.3f}x the change"
+            ),
         )
-    assert job.bytes_read <= 1.1 * CHANGE
-    assert job.bytes_sent <= 1.1 * CHANGE
+    assert job.counters.bytes_read <= 1.1 * CHANGE
+    assert job.counters.bytes_sent <= 1.1 * CHANGE
     assert outcome.reaches_floor
