@@ -52,7 +52,7 @@ def tell(story: Story, stay: bool) -> None:
 
 def remain(story: Story) -> None:
     url = story.appliance.url
-    link = story.control.post("/api/v1/auth/links", {})["path"]
+    link = story.control.post("/api/v1/access/links", {})["path"]
     out.print("\n[bold]Running until Ctrl-C:[/bold]")
     fact(f"page, once       {url}{link}")
     fact(f"health           {url}/health")

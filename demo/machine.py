@@ -20,8 +20,6 @@ __all__ = ["SourceMachine"]
 
 MIB = 1 << 20
 GIB = 1 << 30
-SYSTEM_DISK = 4 * GIB
-DATA_DISK = 1 * GIB
 FILES_WANTED = 320 * MIB
 DATA_WANTED = 160 * MIB
 
@@ -52,8 +50,10 @@ node = "data"
 class SourceMachine:
     """web01 in `folder`, which is also its folder in the agent's inventory."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, system_size: int = 4 * GIB, data_size: int = 1 * GIB) -> None:
         self.folder = folder
+        self.system_size = system_size
+        self.data_size = data_size
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -65,13 +65,17 @@ class SourceMachine:
     def data_disk(self) -> Path:
         return self.folder / "data.disk"
 
-    def create(self) -> None:
-        """Make both images and fill them: real files of this machine, and a tar of real data."""
+    def make_images(self) -> None:
+        """Make both images, empty, and the machine's file for the agent's inventory."""
         self.folder.mkdir(parents=True)
-        run("qemu-img", "create", "-q", "-f", "qcow2", str(self.folder / "system.qcow2"), str(SYSTEM_DISK))
+        run("qemu-img", "create", "-q", "-f", "qcow2", str(self.folder / "system.qcow2"), str(self.system_size))
         with (self.folder / "data.raw").open("wb") as data:
-            data.truncate(DATA_DISK)
+            data.truncate(self.data_size)
         (self.folder / "machine.toml").write_text(INVENTORY)
+
+    def create(self) -> None:
+        """Make the machine, start it, and fill its disks: a file system with real files, and real data."""
+        self.make_images()
         self.start()
         run("mkfs.ext4", "-q", "-F", "-L", "web01", str(self.system_disk))
         with self.mounted() as root:
@@ -101,7 +105,7 @@ class SourceMachine:
         self._process = subprocess.Popen(
             ["qemu-storage-daemon", "--chardev", chardev, "--monitor", "chardev=monitor", *blockdevs, *exports]
         )
-        wait_until(lambda: is_listening(monitor) and self.data_disk.stat().st_size == DATA_DISK, self._process)
+        wait_until(lambda: is_listening(monitor) and self.data_disk.stat().st_size == self.data_size, self._process)
 
     def stop(self) -> None:
         """End the process; its FUSE exports go with it."""
@@ -149,7 +153,7 @@ class SourceMachine:
     def write_much(self, size: int) -> None:
         """Write `size` bytes of new data to the data disk: enough that a transfer of it can be interrupted."""
         with self.data_disk.open("r+b") as disk:
-            disk.seek(DATA_DISK // 2)
+            disk.seek(self.data_size // 2)
             for _ in range(size // MIB):
                 disk.write(os.urandom(MIB))
             os.fsync(disk.fileno())
