@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+
 import pytest
 from builders import machine
 
@@ -15,11 +18,24 @@ def anyio_backend():
     return "asyncio"
 
 
-@pytest.fixture
-async def database(tmp_path):
-    """Its schema is the present one."""
-    opened = Database(sqlite_url(tmp_path / "oma.sqlite"))
+async def _migrate(path):
+    opened = Database(sqlite_url(path))
     await migrate(opened)
+    await opened.close()
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory):
+    """A database file of the present schema, to be copied."""
+    path = tmp_path_factory.mktemp("migrated") / "oma.sqlite"
+    asyncio.run(_migrate(path))
+    return path
+
+
+@pytest.fixture
+async def database(tmp_path, migrated):
+    """A database of one's own."""
+    opened = Database(sqlite_url(shutil.copy(migrated, tmp_path)))
     yield opened
     await opened.close()
 

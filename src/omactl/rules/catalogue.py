@@ -107,6 +107,9 @@ CATALOGUE: dict[str, Entry] = {
         409, _CONFIG, _WARN, "Failed over", "the machine {machine} is failed over; its volumes are in use there",
         ("Roll the failover back first.",),
     ),
+    "job_live": Entry(
+        409, _CONFIG, _WARN, "Job running", "the job is still running", ("Cancel it, and wait for its end.",),
+    ),
     "job_ended": Entry(
         409, _CONFIG, _WARN, "Job ended", "the job has ended as {status} already", ("Nothing is left to cancel.",),
     ),
@@ -129,9 +132,13 @@ CATALOGUE: dict[str, Entry] = {
         409, _CONFIG, _ERROR, "Not at the source", "the source {source} has no machine {machine}",
         ("Check whether it was renamed or removed.", "Discover the machines of the source again."),
     ),
-    "schema_behind": Entry(
-        503, _CONFIG, _ERROR, "Database not migrated", "the database has another schema than this version needs",
-        ("Migrate it: omactl migrate.",),
+    "database_unavailable": Entry(
+        503, _PLATFORM, _ERROR, "Database away", "the database does not answer or is locked",
+        ("Try again.", "Check the database and the space it has left."),
+    ),
+    "replication_unknown_type": Entry(
+        400, _CONFIG, _ERROR, "Unknown type", "there is no kind of replication called {type}",
+        ("Use initial or incremental, or leave it out.",),
     ),
     # --- what a job may fail of: its set-up ---
     "no_disks": Entry(
@@ -172,6 +179,10 @@ CATALOGUE: dict[str, Entry] = {
     "source_refused": Entry(
         502, _CONFIG, _ERROR, "Source refused", "the source did not accept the job",
         ("Check the machine at the source.", "The source's log says why.", AGAIN),
+    ),
+    "source_busy": Entry(
+        409, _PLATFORM, _WARN, "Source busy", "the source is still busy with an earlier job of the machine",
+        ("Wait a minute, then start the replication again.",),
     ),
     "source_unauthorized": Entry(
         502, _CONFIG, _ERROR, "Source token refused", "the source {source} did not accept our token",

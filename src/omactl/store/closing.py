@@ -24,12 +24,16 @@ __all__ = ["Closing", "DiskState", "close_jobs"]
 
 @dataclass(frozen=True)
 class DiskState:
-    """What the volume of a disk holds at the end of a job, as the volume service says."""
+    """What the volume of a disk holds at the end of a job, as the volume service says.
+
+    `forget`: its copy was found to differ, so no later pass may stand on what it held before.
+    """
 
     disk_id: str
     holds: Holds
     point: str | None = None
     generation: int | None = None
+    forget: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,8 @@ async def _end_disks(connection: AsyncConnection, closing: Closing, at: datetime
             values["generation"] = state.generation
         if state.holds is Holds.POINT:
             values |= {"point": state.point, "proved_at": at}
-        elif state.point is not None:
-            values["point"] = state.point
+        elif state.forget:
+            values["point"] = None
         await connection.execute(
             sa.update(disks).where(disks.c.context_id == context_id, disks.c.disk_id == state.disk_id).values(values)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -54,6 +54,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = sa.make_url(url)
         self.engine: AsyncEngine = create_async_engine(self.url, **_options(self.url))
+        self._units: set[asyncio.Task[Any]] = set()
         if self.url.get_backend_name() == "sqlite":
             sa.event.listen(self.engine.sync_engine, "connect", _set_up_sqlite)
             sa.event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
@@ -64,11 +65,17 @@ class Database:
 
     async def write(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit of work that may write: all of it is committed, or none of it."""
-        return await asyncio.shield(asyncio.ensure_future(self._run({}, work, *args, **kwargs)))
+        return await self._shielded(self._run({}, work, *args, **kwargs))
 
     async def read(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit of work that only reads, on one consistent state; it never waits for a writer."""
-        return await asyncio.shield(asyncio.ensure_future(self._run({_READS: True}, work, *args, **kwargs)))
+        return await self._shielded(self._run({_READS: True}, work, *args, **kwargs))
+
+    async def _shielded(self, unit: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.create_task(unit)
+        self._units.add(task)
+        task.add_done_callback(self._units.discard)
+        return await asyncio.shield(task)
 
     async def _run(self, options: dict[str, bool], work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         async with self.engine.connect() as connection:
@@ -85,6 +92,9 @@ class Database:
         return True
 
     async def close(self) -> None:
+        """Close every connection, once the units of work under way are done: nobody may wait for them any more."""
+        while self._units:
+            await asyncio.wait(self._units)
         await self.engine.dispose()
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "claimable",
     "create",
     "finish_step",
+    "forget",
     "get",
     "move",
     "put_disks",
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 _FINAL = [status.value for status in FINAL]
+_COPYING = [JobStatus.READY_FOR_SYNC.value, JobStatus.SNAPSHOTTING.value, JobStatus.REPLICATING.value]
 IS_LIVE = jobs.c.status.not_in(_FINAL)
 
 
@@ -263,20 +265,25 @@ async def put_disks(connection: AsyncConnection, disks: Sequence[JobDisk]) -> No
 
 @dataclass(frozen=True)
 class ProgressWrite:
-    """What changed of a job since it was last written. `values` are columns of oma_jobs, `disks` of its disks."""
+    """What changed of a job since it was last written. `values` are columns of oma_jobs, `disks` of its disks.
+
+    `copying` is the status while the source copies: written only over another such status.
+    """
 
     hold: Hold
     values: dict[str, Any]
     disks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    copying: JobStatus | None = None
 
 
 async def write_progress(connection: AsyncConnection, writes: Sequence[ProgressWrite]) -> set[str]:
     """Write the progress of many jobs at once; the ids of those that are no longer ours to write."""
     at, lost = now(), set()
     for write in writes:
-        changed = await connection.execute(
-            sa.update(jobs).where(*_held(write.hold)).values({**write.values, "updated_at": at})
-        )
+        values = {**write.values, "updated_at": at}
+        if write.copying is not None:  # a write that comes late never takes a job back
+            values["status"] = sa.case((jobs.c.status.in_(_COPYING), write.copying.value), else_=jobs.c.status)
+        changed = await connection.execute(sa.update(jobs).where(*_held(write.hold)).values(values))
         if not changed.rowcount:
             lost.add(write.hold.job_id)
             continue
@@ -301,3 +308,16 @@ async def request_cancel(connection: AsyncConnection, job_id: str, by: str) -> J
     )
     await note(connection, "job.cancel_requested", job_id, {"by": by})
     return await get(connection, job_id)
+
+
+async def forget(connection: AsyncConnection, job_id: str) -> None:
+    """Delete the record of a job that has ended, with its steps and disks. The machine keeps volumes and counters."""
+    job = await get(connection, job_id)
+    if job.live:
+        raise Failure("job_live", job_id=job_id)
+    await connection.execute(
+        sa.update(contexts).where(contexts.c.last_successful_job_id == job_id).values(last_successful_job_id=None)
+    )
+    await connection.execute(sa.update(jobs).where(jobs.c.parent_id == job_id).values(parent_id=None))
+    await connection.execute(sa.delete(jobs).where(jobs.c.id == job_id))
+    await note(connection, "job.forgotten", job_id, {"status": job.status.value})

@@ -17,7 +17,7 @@ from omactl.rules.transitions import StepStatus
 from omactl.store.rows import Job, JobDisk, JobStep, columns_of, of_row
 from omactl.store.schema import UtcTime, contexts, job_disks, job_steps, jobs
 
-__all__ = ["Filter", "Listed", "Page", "disks_of", "list_jobs", "listed", "steps_of"]
+__all__ = ["Filter", "Listed", "Page", "Reached", "disks_of", "list_jobs", "listed", "reached", "steps_of"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,14 @@ class Listed:
     steps_completed: int
     step_running: str | None
     step_failed: str | None
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A point that a disk's copy reached, and when its job was made."""
+
+    disk: JobDisk
+    at: datetime
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,29 @@ async def disks_of(connection: AsyncConnection, job_id: str) -> list[JobDisk]:
         sa.select(*columns_of(JobDisk, job_disks)).where(job_disks.c.job_id == job_id).order_by(job_disks.c.disk_id)
     )
     return [of_row(JobDisk, row) for row in found]
+
+
+async def reached(
+    connection: AsyncConnection, *, context_id: str | None = None, job_id: str | None = None, limit: int = 20
+) -> list[Reached]:
+    """The points that disks reached, of a machine or in a job, newest first."""
+    query = (
+        sa.select(*columns_of(JobDisk, job_disks), jobs.c.created_at.label("at"))
+        .join(jobs, jobs.c.id == job_disks.c.job_id)
+        .where(job_disks.c.point.is_not(None))
+        .order_by(jobs.c.created_at.desc(), job_disks.c.disk_id)
+        .limit(limit)
+    )
+    if context_id is not None:
+        query = query.where(jobs.c.context_id == context_id)
+    if job_id is not None:
+        query = query.where(jobs.c.id == job_id)
+    found = []
+    for row in await connection.execute(query):
+        values = row._asdict()
+        at = values.pop("at")
+        found.append(Reached(JobDisk(**values), at))
+    return found
 
 
 def _select() -> sa.Select[Any]:

@@ -1,0 +1,84 @@
+"""Speaks to a running control plane for a command: finds the token, turns problems into one line and advice."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+import httpx2
+import msgspec
+
+from omavol.schema.common import Problem
+
+__all__ = ["Remote", "mebibytes", "table", "words"]
+
+
+class Remote:
+    """One command's conversation. Every method raises click.ClickException with a line a person can use."""
+
+    def __init__(self, url: str, state: Path, token_file: Path | None) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx2.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {_token(state, token_file)}"},
+            timeout=httpx2.Timeout(90, connect=5),
+            trust_env=False,
+        )
+
+    def get(self, path: str, **params: str | int | None) -> Any:
+        return self._ask("GET", path, params={name: value for name, value in params.items() if value is not None})
+
+    def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        return self._ask("POST", path, json=body or {})
+
+    def _ask(self, method: str, path: str, **options: Any) -> Any:
+        try:
+            response = self._http.request(method, f"/api/v1{path}", **options)
+        except (httpx2.TransportError, httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+            raise click.ClickException(f"no answer from {self.url}: {error}. Is `omactl serve` running?") from error
+        if response.status_code >= 400:
+            raise click.ClickException(_said(response))
+        try:
+            return msgspec.json.decode(response.content)
+        except msgspec.DecodeError as error:
+            raise click.ClickException(f"{self.url} answered something else than JSON") from error
+
+
+def _token(state: Path, token_file: Path | None) -> str:
+    if (token := os.environ.get("OMA_TOKEN")) and token_file is None:
+        return token
+    path = token_file or state / "admin-token"
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise click.ClickException(
+            f"no token: {path}: {error.strerror}. Run as the user of `omactl serve`, or use --state or --token-file."
+        ) from error
+
+
+def _said(response: httpx2.Response) -> str:
+    try:
+        problem = msgspec.json.decode(response.content, type=Problem)
+    except msgspec.DecodeError:
+        return f"HTTP {response.status_code}"
+    job = f" (job {problem.job_id})" if problem.job_id else ""
+    return "\n  ".join([f"{problem.detail}{job} [{problem.code}]", *problem.advice])
+
+
+def words(text: str) -> str:
+    """A path segment from what a person typed."""
+    return quote(text, safe="")
+
+
+def mebibytes(count: int) -> str:
+    return f"{count / (1 << 20):,.1f} MiB"
+
+
+def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Columns as wide as their longest cell; nothing is cut off, so that lines can be searched."""
+    widths = [max(len(row[number]) for row in (columns, *rows)) for number in range(len(columns))]
+    for row in (columns, *rows):
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
