@@ -12,6 +12,9 @@ cdef enum:
     CLIENT_TRANSMITS
     CLIENT_CLOSED
 
+cdef enum:
+    CLIENT_FLAGS_SIZE = 4
+
 # What was agreed in earlier questions of this session; kept in ClientHandshake.asked.
 cdef enum:
     ASKED_STRUCTURED = 1
@@ -61,6 +64,8 @@ cdef Next client_handshake_step(
     if room < HANDSHAKE_ROOM:
         broken(shake, FAULT_CALLER)
     while todo == NEXT_SEND:
+        if shake.state == CLIENT_ASKS and turn.wrote > CLIENT_FLAGS_SIZE:
+            break                   # one option a step: a server that answers ahead of questions must not fill `out`
         todo = _client_turn(shake, &turn)
     used[0], wrote[0] = turn.used, turn.wrote
     return todo
