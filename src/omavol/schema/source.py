@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 
-from omavol.schema.common import Name, Size, Time
+from omavol.schema.common import Name, Problem, Size, Time
 
 __all__ = [
     "AgentHealth",
     "AgentVersion",
     "ChangeRate",
+    "Cleanup",
     "Discover",
     "Discovered",
     "DiskDescription",
@@ -95,8 +96,11 @@ class Discover(msgspec.Struct, kw_only=True):
 
 
 class Discovered(msgspec.Struct, kw_only=True):
+    """`problems`: what is wrong with each machine that could not be described; `instance` is its path."""
+
     vcenter: dict[str, str]
     vms: list[Machine]
+    problems: list[Problem] = []
 
 
 # --- replicate ---------------------------------------------------------------------------------------------------
@@ -137,6 +141,14 @@ class ChangeRate(msgspec.Struct, kw_only=True):
     """Bytes a second over all disks of the job; None lifts the limit."""
 
     rate_limit: int | None
+
+
+class Cleanup(msgspec.Struct, kw_only=True):
+    """What an older control plane asks after a failure: `action` delete_snapshot or cleanup_all gives the point up."""
+
+    job_id: Name
+    action: str
+    status: str = ""
 
 
 # --- progress ----------------------------------------------------------------------------------------------------

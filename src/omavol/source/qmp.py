@@ -37,6 +37,7 @@ class Monitor:
         self.path = path
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._received = bytearray()
+        self._commands = 0
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.settimeout(timeout)
@@ -66,7 +67,8 @@ class Monitor:
         Raises MonitorRefused with QEMU's class and description, MonitorLost if there is no answer in `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
-        request = {"execute": command, "arguments": dict(arguments or {})}
+        self._commands += 1
+        request = {"execute": command, "arguments": dict(arguments or {}), "id": self._commands}
         try:
             self._socket.settimeout(timeout)
             self._socket.sendall(msgspec.json.encode(request) + b"\n")
@@ -76,9 +78,11 @@ class Monitor:
             message = self._message(deadline, waiting_for=command)
             if "event" in message:
                 self._keep(message)
+            elif message.get("id", self._commands) != self._commands:
+                continue  # the late answer to a command that was given up
             elif "error" in message:
-                error_ = message["error"]
-                raise MonitorRefused(command, str(error_.get("class", "")), str(error_.get("desc", "")))
+                refusal = message["error"]
+                raise MonitorRefused(command, str(refusal.get("class", "")), str(refusal.get("desc", "")))
             else:
                 return message.get("return")
 

@@ -14,13 +14,12 @@ import socket
 import subprocess
 from pathlib import Path
 
-from omavol.source.errors import FreezeFailed, MonitorLost, SourceError
+from omavol.source.errors import FreezeFailed, SourceError
 from omavol.source.qmp import Monitor
 
 __all__ = ["StorageDaemon", "end_leftover"]
 
-START_LIMIT = 5.0
-START_ATTEMPTS = 4
+START_LIMITS = (1.0, 3.0, 10.0, 20.0)  # seconds; one attempt each
 END_LIMIT = 30.0
 
 
@@ -30,25 +29,25 @@ class StorageDaemon:
     def __init__(self, path: Path) -> None:
         """Start it. The listening socket is made here, so the daemon can be connected to at once.
 
-        QEMU 7.2 loses, about once in 400 starts, a first command that comes before its main loop runs, and stays
-        silent then. It holds nothing open yet, so it is started anew.
+        QEMU 7.2 loses, about once in 1,000 starts on a busy machine, the first command if it comes just before its
+        main loop runs, and then stays silent for ever. Such a daemon has nothing open yet, and is started anew.
         """
         self.socket = path
-        for attempt in range(1, START_ATTEMPTS + 1):
+        for limit in START_LIMITS:
             path.unlink(missing_ok=True)
             with socket.socket(socket.AF_UNIX) as listener:
                 listener.bind(str(path))
                 listener.listen(4)
                 self._process = self._start(listener.fileno())
             try:
-                self.monitor = Monitor(path, timeout=START_LIMIT)
+                self.monitor = Monitor(path, timeout=limit)
                 return
             except (SourceError, OSError) as error:
-                is_silent = isinstance(error, MonitorLost) and self._process.poll() is None
+                is_silent = self._process.poll() is None
                 self._process.kill()
                 words = self._last_words()
                 path.unlink(missing_ok=True)
-                if not is_silent or attempt == START_ATTEMPTS:
+                if not is_silent or limit == START_LIMITS[-1]:
                     raise FreezeFailed(f"qemu-storage-daemon did not start: {words or error}") from error
 
     @property
