@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -63,6 +63,10 @@ class Monitor:
         next(self._lines)
         self.execute("qmp_capabilities")
 
+    def close(self):
+        self._lines.close()
+        self._socket.close()
+
     def execute(self, command, **arguments):
         self._socket.sendall(json.dumps({"execute": command, "arguments": arguments}).encode())
         for line in self._lines:
@@ -100,7 +104,8 @@ def storage_daemon(image, target_uri_socket, path):
     process = subprocess.Popen(argv)
     try:
         wait_for_socket(path, process)
-        yield process.pid, Monitor(path)
+        with closing(Monitor(path)) as monitor:
+            yield process.pid, monitor
     finally:
         process.terminate()
         process.wait(10)
