@@ -24,30 +24,34 @@ from omavol._wire cimport (
 )
 
 
-cdef Served *new_connection(Table *table, int fd) noexcept nogil:
-    """A connection in its handshake, known to the table and taken by the caller; NULL: refused, `fd` is closed."""
+cdef void begin_connection(Table *table, int fd) noexcept nogil:
+    """Make the table know a connection in its handshake, for whichever worker epoll gives it to; refused: `fd` closed.
+
+    The caller does not keep it: epoll tells of a hang-up even when no event is asked for, so a worker that held a
+    connection from before its first event could share it with another.
+    """
     cdef Served *c = <Served *>calloc(1, sizeof(Served))
     cdef Opening *opening = <Opening *>calloc(1, sizeof(Opening))
     cdef bint welcome = False
     if c != NULL and opening != NULL:
-        c.kind, c.table, c.opening, c.taken = WATCH_CONNECTION, table, opening, True
+        c.kind, c.table, c.opening = WATCH_CONNECTION, table, opening
         channel_begin(&c.channel, fd)
         opening.deadline = milliseconds() + table.handshake_limit
         server_handshake_begin(&opening.shake, c, find_export, name_export)
         lock(table)
         welcome = not table.stopping and table.connection_count < table.connection_limit
-        welcome = welcome and watch(table, EPOLL_CTL_ADD, fd, EPOLLONESHOT, c) == 0
         if welcome:
             link_connection(table, c)
-        else:
+            welcome = watch(table, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLOUT | EPOLLONESHOT, c) == 0
+            if not welcome:
+                unlink_connection(table, c)
+        if not welcome:
             table.refused += 1
         unlock(table)
     if not welcome:
         close(fd)
         free(opening)
         free(c)
-        return NULL
-    return c
 
 
 cdef void link_connection(Table *table, Served *c) noexcept nogil:
@@ -58,6 +62,18 @@ cdef void link_connection(Table *table, Served *c) noexcept nogil:
     table.connection_count += 1
     table.opening_count += 1
     set_ticking(table)
+
+
+cdef void unlink_connection(Table *table, Served *c) noexcept nogil:
+    if c.previous != NULL:
+        c.previous.next = c.next
+    else:
+        table.connections = c.next
+    if c.next != NULL:
+        c.next.previous = c.previous
+    table.connection_count -= 1
+    if c.opening != NULL:
+        table.opening_count -= 1
 
 
 cdef void attend(Worker *w, Served *c) noexcept nogil:
@@ -225,15 +241,7 @@ cdef Verdict park(Worker *w, Served *c) noexcept nogil:
 cdef void end_connection(Worker *w, Served *c) noexcept nogil:
     """Forget the connection: references go back under the lock, then the socket is closed."""
     lock(c.table)
-    if c.previous != NULL:
-        c.previous.next = c.next
-    else:
-        c.table.connections = c.next
-    if c.next != NULL:
-        c.next.previous = c.previous
-    c.table.connection_count -= 1
-    if c.opening != NULL:
-        c.table.opening_count -= 1
+    unlink_connection(c.table, c)
     if c.export != NULL:
         add_counts(w, c)
         if c.holding != NULL:

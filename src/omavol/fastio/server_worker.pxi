@@ -79,11 +79,10 @@ cdef void tick(Table *table) noexcept nogil:
 
 
 cdef void accept_one(Worker *w, Listener *listener) noexcept nogil:
-    """Accept one connection, let another worker have the listener, and begin the handshake."""
+    """Accept one connection and let any worker have the listener and it."""
     cdef Table *table = w.table
     cdef int fd = accept4(listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
     cdef int failure = errno if fd < 0 else 0
-    cdef Served *c
     lock(table)
     if failure == EMFILE or failure == ENFILE or failure == ENOMEM or failure == ENOBUFS:
         table.resting = True
@@ -91,12 +90,8 @@ cdef void accept_one(Worker *w, Listener *listener) noexcept nogil:
     elif not table.stopping:
         watch(table, EPOLL_CTL_MOD, listener.fd, EPOLLIN | EPOLLONESHOT, listener)
     unlock(table)
-    if fd < 0:
-        return
-    c = new_connection(table, fd)
-    if c != NULL:
-        w.ready = 0
-        attend(w, c)
+    if fd >= 0:
+        begin_connection(table, fd)
 
 
 cdef void *worker_main(void *of) noexcept nogil:
