@@ -49,7 +49,7 @@ bench-short: setup
 lint: setup
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
-	@$(VENV)/bin/cython-lint --max-line-length 120 src/omavol
+	@PATH=$(VENV)/bin:$$PATH cython-lint --max-line-length 120 src/omavol
 	@$(VENV)/bin/mypy
 	@$(PYTHON) -m pytest -q tests/test_architecture.py
 
