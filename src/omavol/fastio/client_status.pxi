@@ -1,7 +1,7 @@
 # Extents in: block status of an export, holes of a file; both answer (offset, length, flags), neighbours merged.
 
 cdef enum:
-    STATUS_MOST = 0xfff00000    # bytes asked about at once; a multiple of every legal block size
+    STATUS_MOST = 0x7ff00000    # bytes asked about at once: fits an int, a multiple of every legal block size
     REPLY_MOST = (1 << 23) + 64     # 2^20 descriptors
 
 
