@@ -2,7 +2,7 @@
 """The one codec and handshake machine of NBD, for both roles, without I/O: what is fuzzed is what serves.
 
 The loops that move data cimport it (_wire.pxd); nbd/ wraps the faces at its end for people, tests and fuzzers.
-Source: the NBD project's protocol document (doc/proto.md); rule numbers (H16, X9, C23…) are those of docs/nbd.md.
+Source: the NBD project's protocol document (doc/proto.md); rule numbers (H16, X9, C23…) are those of docs/NBD.md.
 """
 
 include "wire/codec.pxi"

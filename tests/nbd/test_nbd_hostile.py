@@ -14,7 +14,9 @@ from omavol.nbd.errors import (
     NotOffered,
     RequestFailed,
     ServerShutsDown,
+    TimedOut,
 )
+from omavol.nbd.handshake import Wish
 from omavol.nbd.wire import Command, CommandFlag, Error
 
 NONE, DATA, HOLE, STATUS, ERROR, ERROR_OFFSET = 0, 1, 2, 5, 0x8001, 0x8002
@@ -134,6 +136,29 @@ def test_C2_C4_an_error_of_a_read_is_an_error_and_the_connection_stays_in_step(a
     with pytest.raises(RequestFailed) as failed:
         connection.read(0, 4096)
     assert (failed.value.error, failed.value.offset) == (number, offset)
+    connection.close()
+
+
+SIMPLE = {
+    "an error": (lambda c: struct.pack(">IIQ", 0x67446698, 5, c), RequestFailed),
+    "X2 a chunk that was not agreed": (lambda c: data(0, 512, c, done=True), Breach),
+    "C22 the wrong cookie": (lambda c: struct.pack(">IIQ", 0x67446698, 0, c + 1) + bytes(512), Breach),
+    "C23 short data": (lambda c: struct.pack(">IIQ", 0x67446698, 0, c) + bytes(511), TimedOut),
+}
+
+
+@pytest.mark.parametrize("case", SIMPLE)
+def test_X24_a_simple_read_has_all_its_data_or_an_error(scripted, case):
+    reply, expected = SIMPLE[case]
+
+    def script(peer):
+        peer.negotiate(SMALL)
+        peer.say(reply(peer.request().cookie))
+        peer.hear_end()
+
+    connection = connect(scripted(script), timeout=0.5, structured=Wish.NEVER)
+    with pytest.raises(expected):
+        connection.read(0, 512)
     connection.close()
 
 

@@ -74,6 +74,17 @@ cdef uint32_t _find(ServerHandshake *shake, const uint8_t *name, uint32_t length
     return 0
 
 
+cdef const char *_why(uint32_t error) noexcept nogil:
+    """Words for an error of the owner's."""
+    if error == REP_ERR_POLICY:
+        return b"this export is not for you"
+    if error == REP_ERR_SHUTDOWN:
+        return b"the export is shutting down"
+    if error == REP_ERR_TLS_REQD:
+        return b"this export wants TLS"
+    return b"no such export"
+
+
 cdef uint64_t _hash_facts(const ExportFacts *facts) noexcept nogil:
     cdef uint64_t told[4]
     told[0], told[1] = facts.size, facts.generation
@@ -171,7 +182,7 @@ cdef void _info(ServerHandshake *shake, Turn *turn, const uint8_t *data, uint32_
     shake.told = False
     error = _find(shake, asked.name, asked.name_length, False)
     if error:
-        refuse(shake, turn, error, "no such export")
+        refuse(shake, turn, error, _why(error))
         return
     if bound and shake.told_facts != _hash_facts(&shake.facts):
         refuse(shake, turn, REP_ERR_INVALID, "the export has changed since it was described; ask again")
@@ -179,7 +190,7 @@ cdef void _info(ServerHandshake *shake, Turn *turn, const uint8_t *data, uint32_
     if go:
         error = _find(shake, asked.name, asked.name_length, True)
         if error:
-            refuse(shake, turn, error, "no such export")
+            refuse(shake, turn, error, _why(error))
             return
         if bound and shake.told_facts != _hash_facts(&shake.facts):
             shake.state = SERVER_CLOSED     # it changed between two looks, and is entered: the owner lets it go
@@ -231,7 +242,7 @@ cdef void _meta_context(ServerHandshake *shake, Turn *turn, const uint8_t *data,
         return
     error = _find(shake, data + 4, be32(data), False)
     if error:
-        refuse(shake, turn, error, "no such export")
+        refuse(shake, turn, error, _why(error))
         return
     at = 4 + be32(data)
     queries = be32(data + at)
