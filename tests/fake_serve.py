@@ -52,7 +52,24 @@ class FakeServe:
         """What a client's WRITE does: bytes into the file, a counter up."""
         with self._guard:
             os.pwrite(self._files[name], data, offset)
+            self.exports[name].requests += 1
             self.exports[name].bytes_written += len(data)
+
+    def zero(self, name: str, offset: int, length: int) -> None:
+        """What a client's WRITE_ZEROES does: no payload, so no byte is counted as written."""
+        with self._guard:
+            os.pwrite(self._files[name], bytes(length), offset)
+            self.exports[name].requests += 1
+
+    def flush(self, name: str) -> None:
+        with self._guard:
+            self.exports[name].requests += 1
+            self.exports[name].flushes += 1
+
+    def add_by_hand(self, name: str, path: Path) -> None:
+        with self._guard:
+            self._files[name] = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            self.exports[name] = served(name, 0)
 
     def take_away(self, name: str) -> None:
         """Something else than the daemon removed it."""

@@ -6,7 +6,7 @@ import time
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omavol.client import BadAnswer, ProblemError, Unreachable, VolumeClient, WaitedTooLong
@@ -138,6 +138,7 @@ async def test_an_answer_of_another_shape_is_refused_and_says_what_was_wrong(pee
             await client.health()
 
 
+@settings(deadline=None)
 @given(
     status=st.integers(400, 599), kind=st.sampled_from(["", "application/problem+json", "text/html"]), body=st.binary()
 )

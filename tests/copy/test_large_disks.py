@@ -3,6 +3,7 @@
 import subprocess
 
 from benchmarks.servers import qemu_nbd
+
 from omavol.copy.extents import dirty_extents
 
 GIB = 1 << 30

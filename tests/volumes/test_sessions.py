@@ -38,6 +38,18 @@ def test_a_session_that_wrote_nothing_gives_the_former_content_back(world):
     assert world.serve.exports == {}
 
 
+def test_a_session_that_only_flushed_wrote_nothing_and_one_that_only_zeroed_did(world):
+    volume = world.copied(world.attached())
+    session = world.open(volume, "flushes", 2)
+    world.serve.flush(session.export_name)
+    world.sessions.end(volume.volume_id, session.session_id)
+    assert world.views.volume(volume.volume_id).content == volume.content
+    session = world.open(volume, "zeroes", 3)
+    world.serve.zero(session.export_name, 0, 512)
+    world.sessions.end(volume.volume_id, session.session_id)
+    assert isinstance(world.views.volume(volume.volume_id).content, Torn)
+
+
 def test_a_session_that_wrote_leaves_it_torn_on_the_old_point_which_an_incremental_heals(world):
     volume = world.copied(world.attached())
     base = Base(generation=volume.generation, point="p1")

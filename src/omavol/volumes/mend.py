@@ -48,6 +48,7 @@ class Mender:
         self._house = house
         self._sessions = sessions
         self._one = threading.Lock()
+        self._server_answers = True  # in this run: a hung server is waited for once, not once a volume
         self._effects: Mapping[Mend, Callable[[VolumeRow, SessionRow | None, Rule], None]] = {
             Mend.SETTLE: self._settle,
             Mend.OUTSIDE: self._outside,
@@ -62,6 +63,7 @@ class Mender:
         """Compare everything, mend what can be mended, and say what was found."""
         with self._one:
             findings = self._foreign()
+            self._server_answers = not any(finding.code == "server_away" for finding in findings)
             with self._house.record.read() as db:
                 volumes = VOLUMES.where(db, "TRUE ORDER BY rowid")
             for volume in volumes:
@@ -84,8 +86,8 @@ class Mender:
                 detail = f"volume {volume.persistent_name} ({volume_id}): {rule.reason}"
                 finding = Finding(volume_id=volume_id, code=rule.code, detail=detail, mend=rule.mend, mended=False)
                 findings.append(finding)
-                if rule.mend in SPOKEN:
-                    break
+                if rule.mend in SPOKEN or any(rule.code == earlier.code for earlier in findings[:-1]):
+                    break  # the same again: the mend did not do what it says
                 finding.operation_id, finding.mended = self._do(volume, session, rule)
                 if not finding.mended:
                     break
@@ -97,7 +99,7 @@ class Mender:
             session = live_session(db, volume_id)
             busy = unfinished_operation(db, volume_id) is not None
             issued = {row.export_name for row in SESSIONS.where(db, "volume_id = ?", (volume_id,))}
-        listing = self._listing() if issued else None
+        listing = self._listing() if issued and self._server_answers else None
         served = {export.name for export in listing.exports} & issued if listing else set()
         return (
             volume,

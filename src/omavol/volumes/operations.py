@@ -29,6 +29,7 @@ __all__ = ["Operations", "Step", "Task", "Work"]
 
 log = logging.getLogger("omavol.volumes")
 WORKERS = 8
+PROOFS = 2  # at once: each reads a whole disk, and must not keep an attach waiting
 
 
 @dataclass
@@ -80,6 +81,7 @@ class Operations:
         self._works = works
         self._finished = finished
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="operation")
+        self._proofs = ThreadPoolExecutor(PROOFS, thread_name_prefix="proof")
         self._guard = threading.Lock()  # of _running
         self._running: dict[str, Future[None]] = {}
         self._closed = False
@@ -122,7 +124,7 @@ class Operations:
             self._works[type].begin(db, volume, operation)
             OPERATIONS.insert(db, operation)
         failpoint.reach(f"daemon.{type}-recorded")
-        self._start(operation.id)
+        self._start(operation)
         return operation
 
     def resume(self) -> None:
@@ -130,21 +132,22 @@ class Operations:
         with self._house.record.read() as db:
             rows = OPERATIONS.where(db, "status IN (?, ?) AND type <> 'mend' ORDER BY id", UNFINISHED)
         for row in rows:
-            self._start(row.id)
+            self._start(row)
 
     def close(self, timeout: float) -> bool:
         """Take no more, wait for what runs; False when something still does: its row says so, and a restart resumes."""
         with self._guard:
             self._closed = True
             running = list(self._running.values())
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._proofs):
+            pool.shutdown(wait=False, cancel_futures=True)
         return not wait(running, timeout).not_done
 
-    def _start(self, operation_id: str) -> None:
+    def _start(self, operation: OperationRow) -> None:
+        pool = self._proofs if operation.type is OperationType.PROVE else self._pool
         with self._guard:
-            if self._closed or operation_id in self._running:
-                return
-            self._running[operation_id] = self._pool.submit(self._run_to_the_end, operation_id)
+            if not self._closed and operation.id not in self._running:
+                self._running[operation.id] = pool.submit(self._run_to_the_end, operation.id)
 
     def _run_to_the_end(self, operation_id: str) -> None:
         try:

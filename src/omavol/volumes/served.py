@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
-import os
-import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-import msgspec
-
-from omavol.schema import control
+from omavol.schema.control import Done, Listing
+from omavol.serve.client import ControlClient
+from omavol.serve.errors import ControlFailed, ControlRefused
 from omavol.volumes.errors import ServerAway, VolumeError
 
 __all__ = ["ControlSocket", "ServedTable", "ServerRefused", "uris_of"]
 
-ANSWER_TIMEOUT = 15.0
-REMOVE_TIMEOUT = 600.0  # a flush of many dirty GiB
 UNKNOWN = "unknown_export"
+STOPPING = "stopping"
 
 
 class ServerRefused(VolumeError):
     """The server said no; `reason` is its own code."""
 
-    def __init__(self, command: str, refused: control.Refused) -> None:
-        super().__init__(502, "server_refused", f"omavol serve refused to {command}: {refused.detail}")
+    def __init__(self, refused: ControlRefused) -> None:
+        super().__init__(502, "server_refused", f"omavol serve refused: {refused.detail}")
         self.reason = refused.code
 
 
 class ServedTable(Protocol):
     """Calls block and may come from any thread. All raise ServerAway when there is no answer."""
 
-    def add(self, name: str, size: int, descriptor: int, description: str) -> control.Done:
+    def add(self, name: str, size: int, descriptor: int, description: str) -> Done:
         """Serve `descriptor`, which stays the caller's to close."""
 
-    def remove(self, name: str) -> control.Done | None:
+    def remove(self, name: str) -> Done | None:
         """End connections, flush, close; the counters as they stood. None: it was not served."""
 
-    def listing(self) -> control.Listing:
+    def listing(self) -> Listing:
         """Every export with its counters, and the server's incarnation."""
 
 
@@ -47,49 +46,34 @@ class ControlSocket:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def add(self, name: str, size: int, descriptor: int, description: str) -> control.Done:
-        command = control.Add(name=name, size=size, description=description)
-        return self._done(f"add export {name}", self._exchange(command, [descriptor]))
+    def add(self, name: str, size: int, descriptor: int, description: str) -> Done:
+        with self._asking() as server:
+            return server.add(name, descriptor, size, description=description)
 
-    def remove(self, name: str) -> control.Done | None:
-        answer = self._exchange(control.Remove(name=name), timeout=REMOVE_TIMEOUT)
-        if isinstance(answer, control.Refused) and answer.code == UNKNOWN:
-            return None
-        return self._done(f"remove export {name}", answer)
-
-    def listing(self) -> control.Listing:
-        answer = self._exchange(control.ListExports())
-        if isinstance(answer, control.Refused):
-            raise ServerRefused("list its exports", answer)
-        if not isinstance(answer, control.Listing):
-            raise ServerAway(f"omavol serve at {self.path} answered something else")
-        return answer
-
-    def _done(self, command: str, answer: control.Answer) -> control.Done:
-        if isinstance(answer, control.Refused):
-            raise ServerRefused(command, answer)
-        if not isinstance(answer, control.Done):
-            raise ServerAway(f"omavol serve at {self.path} answered something else")
-        return answer
-
-    def _exchange(
-        self, command: control.Command, descriptors: list[int] | None = None, timeout: float = ANSWER_TIMEOUT
-    ) -> control.Answer:
+    def remove(self, name: str) -> Done | None:
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC) as peer:
-                peer.settimeout(timeout)
-                peer.connect(os.fspath(self.path))
-                socket.send_fds(peer, [msgspec.json.encode(command)], descriptors or [])
-                packet = peer.recv(control.MESSAGE_LIMIT)
-        except OSError as error:
-            raise ServerAway(f"omavol serve at {self.path} does not answer: {error.strerror or error}") from error
-        if not packet:
-            raise ServerAway(f"omavol serve at {self.path} hung up")
+            with self._asking() as server:
+                return server.remove(name)
+        except ServerRefused as refused:
+            if refused.reason == UNKNOWN:
+                return None
+            raise
+
+    def listing(self) -> Listing:
+        with self._asking() as server:
+            return server.list()
+
+    @contextmanager
+    def _asking(self) -> Iterator[ControlClient]:
         try:
-            answer: control.Answer = msgspec.json.decode(packet, type=control.Answer)
-        except msgspec.DecodeError as error:
-            raise ServerAway(f"omavol serve at {self.path} answered nonsense: {error}") from error
-        return answer
+            with ControlClient(self.path) as server:
+                yield server
+        except ControlRefused as error:
+            if error.code == STOPPING:
+                raise ServerAway(f"omavol serve at {self.path} is stopping") from error
+            raise ServerRefused(error) from error
+        except ControlFailed as error:
+            raise ServerAway(f"omavol serve does not answer: {error.detail}") from error
 
 
 def uris_of(listeners: list[str], export_name: str) -> list[str]:

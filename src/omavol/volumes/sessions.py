@@ -274,12 +274,17 @@ def open_device(volume: VolumeRow) -> int:
 
 
 def wrote_nothing(session: SessionRow, done: Done | None) -> bool:
-    """Known, not assumed: the export was never offered, or the server that had it all the time counted no byte."""
+    """Known, not assumed: the export was never offered, or the server that had it all the time took flushes at most.
+
+    `bytes_written` alone would not do: it counts payload, and WRITE_ZEROES and TRIM change bytes without any.
+    """
     if session.incarnation is None:
         return True
     if done is None or session.counters_lost or session.bytes_written:
         return False
-    return done.incarnation == session.incarnation and done.export.bytes_written == 0
+    counted = done.export
+    idle = counted.bytes_written == 0 and counted.requests == counted.flushes
+    return done.incarnation == session.incarnation and idle
 
 
 def close_unproved(
