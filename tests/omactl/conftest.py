@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from builders import machine
+from worlds import World
 
 from omactl.store import contexts, sources
 from omactl.store.engine import Database, sqlite_url
@@ -46,3 +50,17 @@ async def web01(database):
     await database.write(sources.put, "lab", "http://lab:8081", "/nowhere")
     context, _ = await database.write(contexts.add, "lab", "lab-host", machine())
     return context
+
+
+@pytest.fixture
+async def world(migrated):
+    """A running control plane with its peers."""
+    state = Path(tempfile.mkdtemp(prefix="oma-", dir="/tmp"))
+    (state / "omactl").mkdir()
+    shutil.copy(migrated, state / "omactl")
+    async with AsyncExitStack() as stack:
+        made = World(state, stack)
+        await made.open()
+        yield made
+        await made.stop()
+    shutil.rmtree(state)

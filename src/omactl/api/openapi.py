@@ -20,13 +20,14 @@ _PARAMETER = re.compile(r"\{(\w+)\}")
 
 def document() -> dict[str, Any]:
     """The whole document, as JSON would have it."""
-    types = [kind for each in ROUTES for kind in (each.answer, each.body) if kind is not None]
+    types = list(dict.fromkeys(kind for each in ROUTES for kind in (*_answers(each), each.body) if kind))
     schemas, components = msgspec.json.schema_components([*types, Problem], ref_template=_REF)
-    named = iter(schemas)
+    named = dict(zip(types, schemas, strict=False))
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in ROUTES:
-        answer = next(named) if endpoint.answer is not None else None
-        body = next(named) if endpoint.body is not None else None
+        answers = [named[kind] for kind in _answers(endpoint)]
+        answer = answers[0] if len(answers) == 1 else {"anyOf": answers}
+        body = named.get(endpoint.body)
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, answer, body)
     return {
         "openapi": "3.1.0",
@@ -44,6 +45,10 @@ def document() -> dict[str, Any]:
             },
         },
     }
+
+
+def _answers(endpoint: Endpoint) -> tuple[Any, ...]:
+    return endpoint.answer if isinstance(endpoint.answer, tuple) else (endpoint.answer,)
 
 
 def _operation(endpoint: Endpoint, answer: Any, body: Any) -> dict[str, Any]:

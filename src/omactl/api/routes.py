@@ -30,13 +30,16 @@ class Query:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One method of one path. `errors` are the HTTP statuses of its problem documents, besides 401."""
+    """One method of one path. `answer` is the type of its answer, or a tuple of several.
+
+    `errors` are the HTTP statuses of its problem documents, besides 401.
+    """
 
     method: str
     path: str
     handler: Handler
     summary: str
-    answer: Any = None
+    answer: Any
     status: int = 200
     body: Any = None
     query: tuple[Query, ...] = ()
@@ -67,7 +70,7 @@ ROUTES: tuple[Endpoint, ...] = (
     Endpoint("GET", f"{V1}/replications", replications.listing, "Replications, newest first", shapes.Replications,
              query=_LIST[1:], errors=(400,)),
     Endpoint("POST", f"{V1}/replications", replications.create, "Start a replication, or only manage a machine",
-             shapes.ReplicationStarted | shapes.MachineAdded, 201, shapes.NewReplication,
+             (shapes.ReplicationStarted, shapes.MachineAdded), 201, shapes.NewReplication,
              errors=(*_SOURCE_ERRORS, 413)),
     Endpoint("GET", f"{V1}/replications/{{job_id}}", replications.detail, "One replication", shapes.ReplicationPage,
              errors=(400, 404)),

@@ -1,15 +1,10 @@
-"""A control plane between a fake volume daemon and a fake agent, all on real sockets."""
+"""A control plane between a fake volume daemon and a fake agent, on real sockets; tests start it anew."""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
-from contextlib import AsyncExitStack
 from dataclasses import replace
-from pathlib import Path
 
-import pytest
 import sqlalchemy as sa
 from builders import machine
 from fakes import FakeAgent, FakeVolumes
@@ -111,16 +106,3 @@ def tell_of_writes(engine, changed):
     def _tell(_, record):
         if record.info.pop("wrote", False):
             changed.set()
-
-
-@pytest.fixture
-async def world(migrated):
-    state = Path(tempfile.mkdtemp(prefix="oma-", dir="/tmp"))
-    (state / "omactl").mkdir()
-    shutil.copy(migrated, state / "omactl")
-    async with AsyncExitStack() as stack:
-        made = World(state, stack)
-        await made.open()
-        yield made
-        await made.stop()
-    shutil.rmtree(state)
