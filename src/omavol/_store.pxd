@@ -13,6 +13,10 @@ cdef struct Store:
     int failed              # errno of the fsync that failed: later ones would lie, so every flush fails until reopened
     bint no_punch           # the disk beneath has said once that it cannot punch holes,
     bint no_zero_range      # or zero a range
+    int changes             # grows with every change through this store
+    int data_busy           # a try-lock over the three below
+    int data_changes        # `changes` when they were found
+    uint64_t data_start, data_end   # an extent of data: SEEK_HOLE walks to its end page by page, on every question
 
 # All return 0 or an errno. STORE_SHORT: the file ends before what was asked (it was cut after it was opened).
 cdef enum:

@@ -1,8 +1,9 @@
 """Reads and writes what is served: a regular file, a block device, or null.
 
-Holes are told by SEEK_DATA and SEEK_HOLE when asked, never by FIEMAP, and never kept (NBD.md D3); nothing is mapped
-(a file that is cut short would be SIGBUS, D4). TRIM and WRITE_ZEROES punch holes; a WRITE_ZEROES that must provision
-keeps or allocates the blocks. What fallocate(2) cannot do here is written out as zeroes.
+Holes are told by SEEK_DATA and SEEK_HOLE when asked, never by FIEMAP, and never kept. Of data the last extent is kept
+until something changes through the same store (NBD.md D3): calling it data stays true whoever punches it. Nothing is
+mapped (a file that is cut short would be SIGBUS, D4). TRIM and WRITE_ZEROES punch holes; a WRITE_ZEROES that must
+provision keeps or allocates the blocks. What fallocate(2) cannot do here is written out as zeroes.
 """
 
 from libc.errno cimport EINTR, EINVAL, EIO, ENODEV, ENOSYS, ENXIO, EOPNOTSUPP, errno
@@ -39,6 +40,18 @@ cdef extern from "<unistd.h>" nogil:
     off_t lseek(int fd, off_t offset, int whence)
     ssize_t pread(int fd, void *into, size_t length, off_t offset)
     ssize_t pwrite(int fd, const void *data, size_t length, off_t offset)
+
+cdef extern from * nogil:
+    """
+    #define oma_take(flag) (__atomic_exchange_n(flag, 1, __ATOMIC_ACQUIRE) == 0)
+    #define oma_give(flag) __atomic_store_n(flag, 0, __ATOMIC_RELEASE)
+    #define oma_grow(count) __atomic_add_fetch(count, 1, __ATOMIC_ACQ_REL)
+    #define oma_look(count) __atomic_load_n(count, __ATOMIC_ACQUIRE)
+    """
+    bint oma_take(int *flag)
+    void oma_give(int *flag)
+    int oma_grow(int *count)
+    int oma_look(const int *count)
 
 cdef enum:
     ZEROES_AT_ONCE = 65536
@@ -102,19 +115,21 @@ cdef int store_read(Store *store, uint8_t *into, size_t length, uint64_t offset)
 cdef int store_write(Store *store, const uint8_t *data, size_t length, uint64_t offset) noexcept nogil:
     """Write all of `data`; on an error some of it may have been written."""
     cdef ssize_t n
+    cdef int error = 0
     if store.kind == STORE_NULL:
         return 0
-    while length:
+    while length and not error:
         n = pwrite(store.fd, data, length, <off_t>offset)
         if n > 0:
             data += n
             length -= <size_t>n
             offset += <uint64_t>n
         elif n == 0:
-            return EIO
+            error = EIO
         elif errno != EINTR:
-            return errno
-    return 0
+            error = errno
+    oma_grow(&store.changes)
+    return error
 
 
 cdef int store_sync(Store *store) noexcept nogil:
@@ -135,10 +150,13 @@ cdef inline bint unsupported(int error) noexcept nogil:
 
 
 cdef int allocate(Store *store, int mode, uint64_t offset, uint64_t length) noexcept nogil:
+    cdef int error = 0
     while fallocate(store.fd, mode, <off_t>offset, <off_t>length) < 0:
         if errno != EINTR:
-            return errno
-    return 0
+            error = errno
+            break
+    oma_grow(&store.changes)
+    return error
 
 
 cdef int store_trim(Store *store, uint64_t offset, uint64_t length) noexcept nogil:
@@ -197,10 +215,11 @@ cdef uint32_t store_extent(Store *store, uint64_t offset, uint64_t limit, uint64
     Where the file system cannot tell, everything is data: that is always true.
     """
     cdef off_t end
+    cdef int changes = oma_look(&store.changes)
     length[0] = limit - offset
     if store.kind == STORE_NULL:
         return STATE_HOLE | STATE_ZERO
-    if store.kind == STORE_BLOCK:
+    if store.kind == STORE_BLOCK or known_data(store, offset, limit, length):
         return 0
     end = lseek(store.fd, <off_t>offset, SEEK_DATA)
     if end < 0:
@@ -210,6 +229,25 @@ cdef uint32_t store_extent(Store *store, uint64_t offset, uint64_t limit, uint64
             length[0] = <uint64_t>end - offset
         return STATE_HOLE | STATE_ZERO
     end = lseek(store.fd, <off_t>offset, SEEK_HOLE)
-    if end > 0 and <uint64_t>end > offset and <uint64_t>end < limit:
-        length[0] = <uint64_t>end - offset
+    if end > 0 and <uint64_t>end > offset:
+        keep_data(store, changes, offset, <uint64_t>end)
+        if <uint64_t>end < limit:
+            length[0] = <uint64_t>end - offset
     return 0
+
+
+cdef bint known_data(Store *store, uint64_t offset, uint64_t limit, uint64_t *length) noexcept nogil:
+    """Whether `offset` lies in the data extent found last and nothing has changed since; who cannot look asks anew."""
+    cdef bint known = False
+    if oma_take(&store.data_busy):
+        known = store.data_start <= offset < store.data_end and store.data_changes == oma_look(&store.changes)
+        if known and store.data_end < limit:
+            length[0] = store.data_end - offset
+        oma_give(&store.data_busy)
+    return known
+
+
+cdef void keep_data(Store *store, int changes, uint64_t start, uint64_t end) noexcept nogil:
+    if oma_take(&store.data_busy):
+        store.data_start, store.data_end, store.data_changes = start, end, changes
+        oma_give(&store.data_busy)
