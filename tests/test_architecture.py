@@ -41,6 +41,7 @@ OMAVOL_FOR_OMACTL = ("omavol.client", "omavol.schema", "omavol.cli", "omavol.fai
 PURE = {
     "omactl.rules": ("asyncio", "httpx2", "os", "pathlib", "socket", "sqlalchemy", "sqlite3", "starlette", "time"),
     "omavol.volumes.content": ("asyncio", "os", "pathlib", "socket", "sqlite3", "time"),
+    "omavol.volumes.fence": ("asyncio", "os", "pathlib", "socket", "sqlite3", "time"),
     "omavol.volumes.reconcile": ("asyncio", "os", "pathlib", "socket", "sqlite3", "time"),
     "omavol.copy.plan": ("asyncio", "os", "pathlib", "socket", "sqlite3", "time"),
 }

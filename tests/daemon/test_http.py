@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 
+import anyio
 import httpx2
 import pytest
 
@@ -146,7 +147,6 @@ async def test_nonsense_on_the_socket_does_not_disturb_the_daemon(client, daemon
 
 
 async def test_many_attaches_of_one_volume_at_once_end_in_one_attach(client):
-    import anyio
 
     created = await client.wait(await client.create_volume(CreateVolume(name="v", size=1)), 20)
     outcomes: list[str] = []
@@ -166,7 +166,6 @@ async def test_many_attaches_of_one_volume_at_once_end_in_one_attach(client):
 
 
 async def test_of_many_sessions_at_once_one_holds_the_volume(client, serve):
-    import anyio
 
     volume = await attached(client)
 
@@ -189,3 +188,19 @@ def test_the_answer_to_a_lookup_is_json(daemon):
         answer = http.get("http://omavol/api/v1/volumes")
     assert json.loads(answer.content) == []
     assert answer.headers["content-type"] == "application/json"
+
+
+async def test_digests_sent_twice_at_once_are_whole_whichever_came_last(client, folder):
+
+    volume = await attached(client)
+    session = await client.open_session(volume.volume_id, OpenSession(job="job", epoch=1))
+    data = digest_file(content_of(volume))
+
+    async def put() -> None:
+        await client.put_digests(volume.volume_id, session.session_id, data)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(put)
+    (stored,) = (folder / "d" / "digests").iterdir()
+    assert stored.read_bytes() == data

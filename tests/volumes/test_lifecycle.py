@@ -90,6 +90,18 @@ def test_a_volume_in_the_wrong_state_is_refused_before_anything_happens(world):
     assert "attached" in caught.value.detail
 
 
+def test_a_detach_drops_what_a_crash_left_served_and_names_the_machine(world):
+    volume = world.attached()
+    session = world.open(volume)
+    world.serve.path.rename(away := world.serve.path.with_suffix(".away"))
+    world.sessions.end(volume.volume_id, session.session_id)  # the server could not be told
+    away.rename(world.serve.path)
+    assert session.export_name in world.serve.exports
+    done = world.wait(orders.detach(world.operations, volume.volume_id, None))
+    assert (done.status, done.vm_id) == (OperationStatus.COMPLETED, APPLIANCE)
+    assert world.serve.exports == {}
+
+
 def test_a_volume_that_is_written_cannot_be_detached_or_deleted(world):
     volume = world.attached()
     session = world.open(volume)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 from typing import IO
 
@@ -50,7 +51,7 @@ async def put_digests(request: Request) -> Response:
     await in_thread(daemon.sessions.may_take_digests, volume_id, session_id)
     limit = digests_limit((await in_thread(daemon.views.volume, volume_id)).size)
     target = daemon.house.digests_of(session_id)
-    part = target.with_suffix(".part")
+    part = target.with_suffix(f".{secrets.token_hex(4)}.part")
     file = await in_thread(_create, part)
     try:
         size = await _receive(request, file, limit)

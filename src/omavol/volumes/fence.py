@@ -30,7 +30,7 @@ class Fence(Enum):
 class FenceFacts:
     """`latest`: the state of the volume's newest session, None if it never had one; `highest` the highest epoch seen.
 
-    `same_job`: the newest session is the asking job's; `job_seen`: an earlier one of the volume is.
+    `same_job`: the newest session is the asking job's; `job_seen`: any of the volume's sessions is.
     """
 
     epoch: int

@@ -17,9 +17,9 @@ from omavol import failpoint
 from omavol.cloud.volumes import CloudError, Described
 from omavol.schema.common import Problem
 from omavol.schema.volumes import OperationType, VolumeStatus
-from omavol.volumes.errors import VolumeError
+from omavol.volumes.errors import ServerAway, VolumeError
 from omavol.volumes.operations import Step, Task, Work
-from omavol.volumes.rows import SESSIONS, VOLUMES, OperationRow, VolumeRow, live_session
+from omavol.volumes.rows import VOLUMES, OperationRow, VolumeRow, issued_to, live_session
 
 __all__ = ["LIFECYCLE", "TRANSITIONS", "Transition", "state_shown"]
 
@@ -105,16 +105,15 @@ def _check(task: Task) -> None:
 
 def _drop_exports(task: Task) -> None:
     """No session is open; an export that is still served was left behind by a crash. A server that is away has none."""
-    with task.house.record.read() as db:
-        issued = {session.export_name for session in SESSIONS.where(db, "volume_id = ?", (task.volume.volume_id,))}
     try:
-        served = [export.name for export in task.house.served.listing().exports if export.name in issued]
-    except VolumeError as error:
-        if error.code != "server_away":
-            raise
+        served = [export.name for export in task.house.served.listing().exports]
+    except ServerAway:
         return
-    for name in served:
-        task.house.served.remove(name)
+    with task.house.record.read() as db:
+        issued = issued_to(db, served)
+    for name, volume_id in issued.items():
+        if volume_id == task.volume.volume_id:
+            task.house.served.remove(name)
 
 
 # --- ends -------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 
 from omavol.cloud.volumes import CloudError
 from omavol.schema.common import Problem, new_id, now
@@ -28,6 +29,7 @@ from omavol.volumes.rows import (
     OperationRow,
     SessionRow,
     VolumeRow,
+    issued_to,
     live_session,
     unfinished_operation,
 )
@@ -37,6 +39,7 @@ __all__ = ["Mender"]
 
 log = logging.getLogger("omavol.volumes")
 PASSES = 5  # a volume needs at most: settle, drop, end; more means that a mend does not do what it says
+LOOKED_FOR = timedelta(days=1)
 QUIET = frozenset({Mend.NONE})
 SPOKEN = frozenset({Mend.WAIT, Mend.REPORT})
 
@@ -48,7 +51,7 @@ class Mender:
         self._house = house
         self._sessions = sessions
         self._one = threading.Lock()
-        self._server_answers = True  # in this run: a hung server is waited for once, not once a volume
+        self._serving: set[str] | None = None  # volumes with exports at the start of the run; None: server away
         self._effects: Mapping[Mend, Callable[[VolumeRow, SessionRow | None, Rule], None]] = {
             Mend.SETTLE: self._settle,
             Mend.OUTSIDE: self._outside,
@@ -62,10 +65,9 @@ class Mender:
     def run(self) -> Validation:
         """Compare everything, mend what can be mended, and say what was found."""
         with self._one:
-            findings = self._foreign()
-            self._server_answers = not any(finding.code == "server_away" for finding in findings)
+            findings = self._look_at_server()
             with self._house.record.read() as db:
-                volumes = VOLUMES.where(db, "TRUE ORDER BY rowid")
+                volumes = VOLUMES.where(db, "status <> 'deleted' OR updated_at > ? ORDER BY rowid", (_recently(),))
             for volume in volumes:
                 findings += self._mend_volume(volume.volume_id)
             self._sweep_digests()
@@ -98,9 +100,9 @@ class Mender:
             volume = VOLUMES.get(db, volume_id)
             session = live_session(db, volume_id)
             busy = unfinished_operation(db, volume_id) is not None
-            issued = {row.export_name for row in SESSIONS.where(db, "volume_id = ?", (volume_id,))}
-        listing = self._listing() if issued and self._server_answers else None
-        served = {export.name for export in listing.exports} & issued if listing else set()
+        concerned = session is not None or volume_id in (self._serving or ())
+        listing = self._listing() if concerned and self._serving is not None else None
+        served = self._served_of(volume_id, listing) if listing else set()
         return (
             volume,
             session,
@@ -134,14 +136,22 @@ class Mender:
         except VolumeError:
             return None
 
-    def _foreign(self) -> list[Finding]:
-        """Exports that this record never issued are somebody's: they are named, never touched."""
+    def _served_of(self, volume_id: str, listing: Listing) -> set[str]:
+        """What is served of the exports that were ever issued for the volume."""
+        with self._house.record.read() as db:
+            issued = issued_to(db, [export.name for export in listing.exports])
+        return {name for name, owner in issued.items() if owner == volume_id}
+
+    def _look_at_server(self) -> list[Finding]:
+        """Which volumes it serves. Exports that this record never issued are somebody's: named, never touched."""
         try:
-            listing = self._house.served.listing()
+            names = [export.name for export in self._house.served.listing().exports]
         except ServerAway as error:
+            self._serving = None
             return [Finding(volume_id=None, code=error.code, detail=error.detail, mend=Mend.WAIT, mended=False)]
         with self._house.record.read() as db:
-            foreign = [e.name for e in listing.exports if not SESSIONS.where(db, "export_name = ?", (e.name,))]
+            issued = issued_to(db, names)
+        self._serving = set(issued.values())
         return [
             Finding(
                 volume_id=None,
@@ -150,7 +160,8 @@ class Mender:
                 mend=Mend.REPORT,
                 mended=False,
             )
-            for name in foreign
+            for name in names
+            if name not in issued
         ]
 
     # --- the mends ---
@@ -189,12 +200,9 @@ class Mender:
             VOLUMES.update(db, volume.volume_id, **state_shown(there, volume, gone=VolumeStatus.ERROR))
 
     def _drop_stray(self, volume: VolumeRow, session: SessionRow | None, rule: Rule) -> None:
-        with self._house.record.read() as db:
-            issued = {row.export_name for row in SESSIONS.where(db, "volume_id = ?", (volume.volume_id,))}
-        kept = session.export_name if session else None
-        for export in self._house.served.listing().exports:
-            if export.name in issued and export.name != kept:
-                self._house.served.remove(export.name)
+        kept = {session.export_name} if session else set()
+        for name in self._served_of(volume.volume_id, self._house.served.listing()) - kept:
+            self._house.served.remove(name)
 
     def _offer(self, volume: VolumeRow, session: SessionRow | None, rule: Rule) -> None:
         assert session is not None
@@ -224,6 +232,11 @@ class Mender:
             for file in folder.iterdir():
                 if file.name.partition(".")[0] not in live:
                     file.unlink()
+
+
+def _recently() -> str:
+    """A volume deleted since then is still looked for: the provider may show what it was to destroy."""
+    return (now() - LOOKED_FOR).isoformat(timespec="microseconds")
 
 
 def _row(db: sqlite3.Connection, volume_id: str, request: dict[str, str]) -> str:

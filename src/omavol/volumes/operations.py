@@ -121,6 +121,7 @@ class Operations:
                 return same
             volume = prepare(db) if prepare else VOLUMES.get(db, volume_id)
             refuse_if_busy(db, volume_id)
+            operation = msgspec.structs.replace(operation, vm_id=vm_id or volume.vm_id)
             self._works[type].begin(db, volume, operation)
             OPERATIONS.insert(db, operation)
         failpoint.reach(f"daemon.{type}-recorded")

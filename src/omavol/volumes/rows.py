@@ -35,6 +35,9 @@ __all__ = [
     "OperationRow",
     "SessionRow",
     "VolumeRow",
+    "had_session",
+    "issued_to",
+    "latest_session",
     "live_session",
     "unfinished_operation",
 ]
@@ -197,6 +200,23 @@ EXPORTS = Table("exports", ExportRow, "export_name", "export", frozenset(), True
 def live_session(db: sqlite3.Connection, volume_id: str) -> SessionRow | None:
     rows = SESSIONS.where(db, "volume_id = ? AND state IN ('open', 'proving')", (volume_id,))
     return rows[0] if rows else None
+
+
+def latest_session(db: sqlite3.Connection, volume_id: str) -> SessionRow | None:
+    rows = SESSIONS.where(db, "volume_id = ? ORDER BY rowid DESC LIMIT 1", (volume_id,))
+    return rows[0] if rows else None
+
+
+def had_session(db: sqlite3.Connection, volume_id: str, job: str) -> bool:
+    statement = "SELECT 1 FROM sessions WHERE volume_id = ? AND job = ? LIMIT 1"
+    return db.execute(statement, (volume_id, job)).fetchone() is not None
+
+
+def issued_to(db: sqlite3.Connection, export_names: Iterable[str]) -> dict[str, str]:
+    """Export name to volume, for those of the names that a session of this record was given."""
+    statement = "SELECT volume_id FROM sessions WHERE export_name = ?"
+    found = ((name, db.execute(statement, (name,)).fetchone()) for name in export_names)
+    return {name: str(row[0]) for name, row in found if row is not None}
 
 
 def unfinished_operation(db: sqlite3.Connection, volume_id: str) -> OperationRow | None:

@@ -21,12 +21,23 @@ from omavol.volumes.errors import ServerAway, VolumeError
 from omavol.volumes.fence import Fence, FenceFacts, Rule, decide
 from omavol.volumes.house import House
 from omavol.volumes.operations import refuse_if_busy
-from omavol.volumes.rows import EXPORTS, SESSIONS, VOLUMES, ExportRow, Former, SessionRow, VolumeRow
+from omavol.volumes.rows import (
+    EXPORTS,
+    SESSIONS,
+    VOLUMES,
+    ExportRow,
+    Former,
+    SessionRow,
+    VolumeRow,
+    had_session,
+    latest_session,
+)
 from omavol.volumes.served import uris_of
 
 __all__ = ["Sessions", "apply_content", "close_unproved", "open_device", "wrote_nothing"]
 
 log = logging.getLogger("omavol.volumes")
+MOST_SHOWN = 100
 
 
 class Sessions:
@@ -79,10 +90,10 @@ class Sessions:
         return self.shown(session, self._listing() if session.state is SessionState.OPEN else None)
 
     def all(self, volume_id: str) -> list[Session]:
-        """Every session of the volume, the newest first."""
+        """The newest MOST_SHOWN sessions of the volume, the newest first."""
         with self._house.record.read() as db:
             VOLUMES.get(db, volume_id)
-            rows = SESSIONS.where(db, "volume_id = ? ORDER BY rowid DESC", (volume_id,))
+            rows = SESSIONS.where(db, "volume_id = ? ORDER BY rowid DESC LIMIT ?", (volume_id, MOST_SHOWN))
         listing = self._listing() if any(row.state is SessionState.OPEN for row in rows) else None
         return [self.shown(row, listing) for row in rows]
 
@@ -226,15 +237,14 @@ class Sessions:
 def _judge(db: sqlite3.Connection, volume_id: str, wanted: OpenSession) -> tuple[VolumeRow, SessionRow | None, Rule]:
     """What the fence says, or the refusal as an error."""
     volume = VOLUMES.get(db, volume_id)
-    sessions = SESSIONS.where(db, "volume_id = ? ORDER BY rowid DESC", (volume_id,))
-    latest = sessions[0] if sessions else None
+    latest = latest_session(db, volume_id)
     rule = decide(
         FenceFacts(
             epoch=wanted.epoch,
             highest=volume.epoch,
             latest=latest.state if latest else None,
             same_job=latest is not None and latest.job == wanted.job,
-            job_seen=any(session.job == wanted.job for session in sessions[1:]),
+            job_seen=had_session(db, volume_id, wanted.job),
         )
     )
     if rule.decision in _REFUSALS:
