@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from copy_data import OMAVOL
 
+
 @pytest.fixture
 def sockets() -> Iterator[Path]:
     """A directory with a short path: sun_path has 108 bytes."""
