@@ -6,6 +6,7 @@ help and mistakes among them, `parse` gives None and the click command of `copy.
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -87,10 +88,13 @@ def run(
     progress: bool = False,
 ) -> int:
     """Copy, say what went wrong in one line on standard error, and give the exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python would hear of Ctrl-C when the loop in C is over
     job = Job(source, destination, Options(connections, verify, destination_is_zero, allocated))
     try:
         if verify and destination == "null:":
-            raise CopyError("null: cannot be read back; leave --verify out", code="copy.open", side="destination")
+            raise CopyError(
+                "destination null: cannot be read back; leave --verify out", code="copy.open", side="destination"
+            )
         with _bar(job) if progress else nullcontext():
             result = job.run()
         if verify:
@@ -99,9 +103,6 @@ def run(
         if json:
             _say(_failure(source, destination, error))
         print(f"omavol copy: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("omavol copy: interrupted; the destination is incomplete", file=sys.stderr)
         return 1
     if json:
         _say(_success(source, destination, result, verify))

@@ -57,7 +57,7 @@ def open_source(
     if _is_uri(name):
         return _connect(name, side, connections, timeout, contexts)
     if name == NULL:
-        raise CopyError("null: can only be a destination", code="copy.open", side=side)
+        raise CopyError(f"{side} null: can only be a destination", code="copy.open", side=side)
     fd, size = _open_file(name, os.O_RDONLY, side)
     return End("file", name, (fd,), size)
 
