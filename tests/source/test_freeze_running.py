@@ -165,11 +165,11 @@ def test_a_qcow2_keeps_its_record_while_the_machine_is_stopped_and_written(sourc
 
 
 def test_a_released_point_leaves_nothing_in_the_machine(source, view, running, folder):
-    with Monitor(running.machine.monitor) as monitor:
+    with Monitor.connect(running.machine.monitor) as monitor:
         nodes = len(monitor.execute("query-named-block-nodes"))
     for _ in range(2):
         passed(source, view, running, {}, FULL)
-    with Monitor(running.machine.monitor) as monitor:
+    with Monitor.connect(running.machine.monitor) as monitor:
         assert len(monitor.execute("query-named-block-nodes")) == nodes
         assert monitor.execute("query-jobs") == []
         assert {export["type"] for export in monitor.execute("query-block-exports")} == {"fuse"}
@@ -209,15 +209,15 @@ def test_a_taken_nbd_server_is_said_clearly_and_nothing_stays(source, machine, f
     machine.start("--nbd-server", f"addr.type=unix,addr.path={machine.folder}/theirs.nbd")
     with pytest.raises(NbdServerTaken, match="taken"):
         source.freeze(machine.machine, FULL)
-    with Monitor(machine.machine.monitor) as monitor:
+    with Monitor.connect(machine.machine.monitor) as monitor:
         assert monitor.execute("query-jobs") == []
         monitor.execute("nbd-server-stop")  # it still stands: another program's server was not stopped
     source.abandon(source.freeze(machine.machine, FULL).id)
 
 
 def test_a_busy_monitor_is_said_clearly(source, running, monkeypatch):
-    monkeypatch.setattr("omavol.source.qmp.Monitor.__init__.__kwdefaults__", {"timeout": 0.3})
-    with Monitor(running.machine.monitor), pytest.raises(MonitorUnreachable, match="busy with another client"):
+    monkeypatch.setattr("omavol.source.qmp.Monitor.connect.__func__.__kwdefaults__", {"timeout": 0.3})
+    with Monitor.connect(running.machine.monitor), pytest.raises(MonitorUnreachable, match="busy with another client"):
         source.freeze(running.machine, FULL)
 
 
@@ -238,13 +238,13 @@ def test_a_disk_without_a_node_name_is_found_by_its_file(source, view, running):
 
 
 def test_what_another_program_does_in_the_same_process_is_left_alone(source, view, running):
-    with Monitor(running.machine.monitor) as monitor:
+    with Monitor.connect(running.machine.monitor) as monitor:
         monitor.execute("blockdev-add", {"driver": "null-co", "node-name": "t", "size": running.disks[1].size})
         job = {"job-id": "theirs", "device": "node-disk-2001", "target": "t", "sync": "none"}
         monitor.execute("blockdev-backup", job)
         monitor.execute("block-dirty-bitmap-add", {"node": "node-disk-2001", "name": "theirs"})
     passed(source, view, running, {}, FULL)
-    with Monitor(running.machine.monitor) as monitor:
+    with Monitor.connect(running.machine.monitor) as monitor:
         assert [job["id"] for job in monitor.execute("query-jobs")] == ["theirs"]
         monitor.execute("block-dirty-bitmap-remove", {"node": "node-disk-2001", "name": "theirs"})
 
@@ -252,13 +252,13 @@ def test_what_another_program_does_in_the_same_process_is_left_alone(source, vie
 def test_a_refused_transaction_freezes_nothing(source, running, ledger, monkeypatch):
     """The second disk already has a bitmap of the new point's name, so the transaction is refused as a whole."""
     monkeypatch.setattr("omavol.source.qemu.new_id", lambda: "01a20d5d-0582-793b-90dd-a188896a2abc")
-    with Monitor(running.machine.monitor) as monitor:
+    with Monitor.connect(running.machine.monitor) as monitor:
         taken = {"node": "node-disk-2001", "name": "oma-01a20d5d-0582-793b-90dd-a188896a2abc"}
         monitor.execute("block-dirty-bitmap-add", taken)
         nodes = len(monitor.execute("query-named-block-nodes"))
     with pytest.raises(FreezeFailed, match="could not freeze the disks together"):
         source.freeze(running.machine, FULL)
     assert [record.phase for record in ledger.points()] == [Phase.ABANDONED]
-    with Monitor(running.machine.monitor) as monitor:
+    with Monitor.connect(running.machine.monitor) as monitor:
         assert len(monitor.execute("query-named-block-nodes")) == nodes
         assert monitor.execute("query-jobs") == []

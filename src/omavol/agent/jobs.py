@@ -195,7 +195,11 @@ class Jobs:
     def _note_decision(self, job_id: str, *, committed: bool, words: str) -> None:
         record = self._record(job_id)
         progress = msgspec.structs.replace(
-            record.progress, committed=committed, current_operation=words, sequence=self._state.next_sequence()
+            record.progress,
+            committed=committed,
+            phase="committed" if committed else "abandoned",
+            current_operation=words,
+            sequence=self._state.next_sequence(),
         )
         self._state.save_job(msgspec.structs.replace(record, progress=progress), durable=True)
         self._state.drop_digests(job_id)

@@ -43,7 +43,7 @@ def since_of(record: PointRecord) -> str:
 
 def server_socket(runtime: Path, record: PointRecord) -> Path:
     """The NBD server's socket: one for each QEMU process, because a process has one NBD server."""
-    process = record.monitor or record.daemon_socket or record.id
+    process = record.monitor or record.id
     return runtime / f"{hashlib.sha256(process.encode()).hexdigest()[:12]}.nbd"
 
 

@@ -35,7 +35,7 @@ class PointDisk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PointRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """`daemon_pid` and `daemon_socket`: our own qemu-storage-daemon that holds a stopped machine's images open.
+    """`daemon_pid`: our own qemu-storage-daemon that holds a stopped machine's images open.
 
     `released`: overlays, jobs, exports and the own daemon are gone.
     """
@@ -45,7 +45,6 @@ class PointRecord(msgspec.Struct, frozen=True, kw_only=True):
     phase: Phase
     disks: tuple[PointDisk, ...]
     monitor: str | None = None
-    daemon_socket: str | None = None
     daemon_pid: int | None = None
     released: bool = False
 

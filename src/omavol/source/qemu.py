@@ -57,7 +57,7 @@ class QemuSource:
         self._monitor_locks: dict[Path, threading.Lock] = {}
         self._daemons: dict[str, StorageDaemon] = {}
         runtime.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if len(str(runtime / "012345678901.qmp")) > SOCKET_PATH_LIMIT:
+        if len(str(runtime / "012345678901.nbd")) > SOCKET_PATH_LIMIT:
             raise StatePathTooLong(f"{runtime} is too long a path for sockets")
 
     def facts(self, machine: SourceMachine) -> MachineFacts:
@@ -82,9 +82,9 @@ class QemuSource:
                 if monitor is not None:
                     record = msgspec.structs.replace(record, monitor=str(machine.monitor))
                     return self._freeze(monitor, record, machine, disks, base_points)
-            daemon = StorageDaemon(self._runtime / f"{record.id[-12:]}.qmp")
+            daemon = StorageDaemon()
             self._daemons[record.id] = daemon
-            record = msgspec.structs.replace(record, daemon_socket=str(daemon.socket), daemon_pid=daemon.pid)
+            record = msgspec.structs.replace(record, daemon_pid=daemon.pid)
             self._ledger.save(record)
             opened = tuple(_as_opened(disk, number) for number, disk in enumerate(disks))
             for disk in opened:
@@ -230,8 +230,8 @@ class QemuSource:
         if daemon is not None:
             daemon.stop()
             server.unlink(missing_ok=True)
-        elif record.daemon_socket is not None:
-            end_leftover(Path(record.daemon_socket), record.daemon_pid)
+        elif record.daemon_pid is not None:
+            end_leftover(record.daemon_pid)
             server.unlink(missing_ok=True)
         else:
             with self._monitor_of(record) as monitor:
@@ -269,7 +269,7 @@ class QemuSource:
             lock = self._monitor_locks.setdefault(path, threading.Lock())
         with lock:
             try:
-                monitor = Monitor(path)
+                monitor = Monitor.connect(path)
             except (FileNotFoundError, ConnectionRefusedError):
                 yield None
                 return
@@ -297,7 +297,7 @@ class QemuSource:
         kept = [disk for disk in record.disks if disk.format == "qcow2"]
         if not kept:
             raise MonitorLost("the machine does not run, so its bitmaps are gone with it")
-        daemon = StorageDaemon(self._runtime / f"{record.id[-12:]}.qmp")
+        daemon = StorageDaemon()
         try:
             names = [f"image-{number}" for number in range(len(kept))]
             for name, disk in zip(names, kept, strict=True):

@@ -27,27 +27,41 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Monitor:
-    """One connection to a monitor. For one thread; the monitor itself serves one client at a time.
+    """One connection to a monitor, which greets within `timeout` seconds. For one thread at a time.
 
-    Raises MonitorUnreachable if nobody greets within `timeout` seconds; FileNotFoundError or ConnectionRefusedError
-    if nobody listens at `path`, which is how a machine that does not run looks.
+    A monitor serves one client at a time; `name` is how errors call it. Raises MonitorUnreachable without a greeting.
     """
 
-    def __init__(self, path: Path, *, timeout: float = GREETING_TIMEOUT) -> None:
-        self.path = path
+    def __init__(self, connection: socket.socket, name: str, *, timeout: float = GREETING_TIMEOUT) -> None:
+        self.name = name
         self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._received = bytearray()
         self._commands = 0
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket = connection
         try:
-            self._socket.settimeout(timeout)
-            self._connect()
-            greeting = self._greeting(time.monotonic() + timeout)
-            self.version: tuple[int, int, int] = greeting
+            self.version = self._greeting(time.monotonic() + timeout)
             self.execute("qmp_capabilities", timeout=timeout)
         except BaseException:
             self._socket.close()
             raise
+
+    @classmethod
+    def connect(cls, path: Path, *, timeout: float = GREETING_TIMEOUT) -> Monitor:
+        """The monitor that listens at `path`.
+
+        Raises FileNotFoundError or ConnectionRefusedError if nobody does: so looks a machine that does not run.
+        """
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(timeout)
+            connection.connect(str(path))
+        except TimeoutError as error:
+            connection.close()
+            raise MonitorUnreachable(f"the monitor at {path} is busy with another client") from error
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection, f"the monitor at {path}", timeout=timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -73,7 +87,7 @@ class Monitor:
             self._socket.settimeout(timeout)
             self._socket.sendall(msgspec.json.encode(request) + b"\n")
         except OSError as error:
-            raise MonitorLost(f"the monitor at {self.path} took no command ({command}): {error}") from error
+            raise MonitorLost(f"{self.name} took no command ({command}): {error}") from error
         while True:
             message = self._message(deadline, waiting_for=command)
             if "event" in message:
@@ -104,24 +118,18 @@ class Monitor:
         except EOFError:
             return
 
-    def _connect(self) -> None:
-        try:
-            self._socket.connect(str(self.path))
-        except TimeoutError as error:
-            raise MonitorUnreachable(f"the monitor at {self.path} is busy with another client") from error
-
     def _greeting(self, deadline: float) -> tuple[int, int, int]:
         try:
             greeting = self._message(deadline, waiting_for="its greeting")
         except (MonitorLost, EOFError) as error:
             raise MonitorUnreachable(
-                f"the monitor at {self.path} does not greet: it is no QMP socket, or busy with another client"
+                f"{self.name} does not greet: it is no QMP socket, or busy with another client"
             ) from error
         try:
             version = greeting["QMP"]["version"]["qemu"]
             return (int(version["major"]), int(version["minor"]), int(version["micro"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise MonitorUnreachable(f"what listens at {self.path} is not a QMP monitor") from error
+            raise MonitorUnreachable(f"{self.name} is not a QMP monitor") from error
 
     def _keep(self, message: dict[str, Any]) -> None:
         if "event" in message:
@@ -131,7 +139,7 @@ class Monitor:
         """The next message. Raises EOFError (a ConnectionError to callers of execute) when the peer is gone."""
         while (end := self._received.find(b"\n")) < 0:
             if len(self._received) > MESSAGE_LIMIT:
-                raise MonitorLost(f"the monitor at {self.path} sends a line without an end")
+                raise MonitorLost(f"{self.name} sends a line without an end")
             remaining = deadline - time.monotonic()
             try:
                 if remaining <= 0:
@@ -139,18 +147,18 @@ class Monitor:
                 self._socket.settimeout(remaining)
                 piece = self._socket.recv(1 << 16)
             except TimeoutError as error:
-                raise MonitorLost(f"the monitor at {self.path} is silent ({waiting_for})") from error
+                raise MonitorLost(f"{self.name} is silent ({waiting_for})") from error
             except OSError as error:
-                raise _Gone(f"the monitor at {self.path} broke off ({waiting_for}): {error}") from error
+                raise _Gone(f"{self.name} broke off ({waiting_for}): {error}") from error
             if not piece:
-                raise _Gone(f"the monitor at {self.path} ended ({waiting_for})")
+                raise _Gone(f"{self.name} ended ({waiting_for})")
             self._received += piece
         line = bytes(self._received[:end])
         del self._received[: end + 1]
         try:
             return msgspec.json.decode(line, type=dict[str, Any])
         except msgspec.DecodeError as error:
-            raise MonitorLost(f"the monitor at {self.path} sends what is not JSON") from error
+            raise MonitorLost(f"{self.name} sends what is not JSON") from error
 
 
 class _Gone(MonitorLost, EOFError):

@@ -19,36 +19,30 @@ from omavol.source.qmp import Monitor
 
 __all__ = ["StorageDaemon", "end_leftover"]
 
-START_LIMITS = (1.0, 3.0, 10.0, 20.0)  # seconds; one attempt each
+START_LIMIT = 20.0
 END_LIMIT = 30.0
 
 
 class StorageDaemon:
-    """A running daemon, its monitor at `socket`. Made and stopped by one thread at a time."""
+    """A running daemon with its monitor. Made, used and stopped by one thread at a time.
 
-    def __init__(self, path: Path) -> None:
-        """Start it. The listening socket is made here, so the daemon can be connected to at once.
+    The monitor is one end of a socket pair: QEMU 7.2 greets a client twice, and forgets what it said in between, when
+    that connects to a listening monitor at the wrong moment of the start.
+    """
 
-        QEMU 7.2 loses, about once in 1,000 starts on a busy machine, the first command if it comes just before its
-        main loop runs, and then stays silent for ever. Such a daemon has nothing open yet, and is started anew.
-        """
-        self.socket = path
-        for limit in START_LIMITS:
-            path.unlink(missing_ok=True)
-            with socket.socket(socket.AF_UNIX) as listener:
-                listener.bind(str(path))
-                listener.listen(4)
-                self._process = self._start(listener.fileno())
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
             try:
-                self.monitor = Monitor(path, timeout=limit)
-                return
-            except (SourceError, OSError) as error:
-                is_silent = self._process.poll() is None
-                self._process.kill()
-                words = self._last_words()
-                path.unlink(missing_ok=True)
-                if not is_silent or limit == START_LIMITS[-1]:
-                    raise FreezeFailed(f"qemu-storage-daemon did not start: {words or error}") from error
+                self._process = self._start(theirs.fileno())
+            except BaseException:
+                ours.close()
+                raise
+        try:
+            self.monitor = Monitor(ours, "the monitor of our qemu-storage-daemon", timeout=START_LIMIT)
+        except (SourceError, OSError) as error:
+            self._process.kill()
+            raise FreezeFailed(f"qemu-storage-daemon did not start: {self._last_words() or error}") from error
 
     @property
     def pid(self) -> int:
@@ -70,10 +64,9 @@ class StorageDaemon:
             self._process.wait()
         assert self._process.stderr is not None
         self._process.stderr.close()
-        self.socket.unlink(missing_ok=True)
 
-    def _start(self, listener: int) -> subprocess.Popen[bytes]:
-        daemon = ["qemu-storage-daemon", "--chardev", f"socket,id=monitor,fd={listener},server=on,wait=off"]
+    def _start(self, descriptor: int) -> subprocess.Popen[bytes]:
+        daemon = ["qemu-storage-daemon", "--chardev", f"socket,id=monitor,fd={descriptor}"]
         argv = ["setpriv", "--pdeathsig", "TERM", "--", *daemon, "--monitor", "chardev=monitor"]
         try:
             return subprocess.Popen(
@@ -81,7 +74,7 @@ class StorageDaemon:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                pass_fds=(listener,),
+                pass_fds=(descriptor,),
                 start_new_session=True,
             )
         except FileNotFoundError as error:
@@ -98,18 +91,18 @@ class StorageDaemon:
         return words[-1].removeprefix("qemu-storage-daemon: ") if words else ""
 
 
-def end_leftover(path: Path, pid: int | None) -> None:
+def end_leftover(pid: int | None) -> None:
     """End a daemon that an earlier process of ours started, and wait until it is gone; none is no error."""
-    if pid is not None:
-        with contextlib.suppress(ProcessLookupError):
-            handle = os.pidfd_open(pid)
-            try:
-                if _is_ours(pid):
-                    signal.pidfd_send_signal(handle, signal.SIGTERM)
-                    select.select([handle], [], [], END_LIMIT)
-            finally:
-                os.close(handle)
-    path.unlink(missing_ok=True)
+    if pid is None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        handle = os.pidfd_open(pid)
+        try:
+            if _is_ours(pid):
+                signal.pidfd_send_signal(handle, signal.SIGTERM)
+                select.select([handle], [], [], END_LIMIT)
+        finally:
+            os.close(handle)
 
 
 def _is_ours(pid: int) -> bool:
