@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from nbd_said import EXPORTS, Session
 
+from omavol.nbd.uri import Uri
 from omavol.nbd.wire import Request, parse_request
 
 LIMIT = 20.0  # seconds any peer of a test may take
@@ -111,11 +112,15 @@ def scripted(folder) -> Iterator[Callable[..., str]]:
     assert not failures, failures
 
 
-def activated(stack: ExitStack, path: Path, command: list[str]) -> None:
-    """Run a server that takes its listening socket from us (sd_listen_fds(3)): it can be connected to at once."""
+def listening(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()
+    return listener
+
+
+def activated(stack: ExitStack, listener: socket.socket, command: list[str]) -> None:
+    """Run a server that takes its listening socket from us (sd_listen_fds(3)): it can be connected to at once."""
     script = f'exec 3<&{listener.fileno()}; export LISTEN_FDS=1 LISTEN_PID=$$; exec "$@"'
     process = subprocess.Popen(
         ["bash", "-c", script, "server", *command], pass_fds=(listener.fileno(),), stderr=subprocess.DEVNULL
@@ -149,10 +154,24 @@ def nbdkit(folder) -> Iterator[Callable[..., str]]:
     with ExitStack() as stack:
 
         def start(*arguments: str, export: str = "") -> str:
-            activated(stack, folder / "k", ["nbdkit", "-f", *arguments])
+            activated(stack, listening(folder / "k"), ["nbdkit", "-f", *arguments])
             return f"nbd+unix:///{export}?socket={folder}/k"
 
         yield start
+
+
+@pytest.fixture(params=["127.0.0.1", "::1"])
+def nbdkit_by_tcp(request, image) -> Iterator[str]:
+    """nbdkit serving the image on loopback; gives its URI."""
+    family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
+    try:
+        listener = socket.create_server((request.param, 0), family=family)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    uri = Uri(request.param, listener.getsockname()[1])
+    with ExitStack() as stack:
+        activated(stack, listener, ["nbdkit", "-f", "file", str(image)])
+        yield str(uri)
 
 
 @pytest.fixture
@@ -161,7 +180,7 @@ def qemu_nbd(folder) -> Iterator[Callable[..., str]]:
     with ExitStack() as stack:
 
         def start(*arguments: str, export: str = "") -> str:
-            activated(stack, folder / "q", ["qemu-nbd", "-t", "-x", export, *arguments])
+            activated(stack, listening(folder / "q"), ["qemu-nbd", "-t", "-x", export, *arguments])
             return f"nbd+unix:///{export}?socket={folder}/q"
 
         yield start

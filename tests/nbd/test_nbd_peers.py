@@ -40,6 +40,12 @@ def test_nbdkit(nbdkit, image):
     exercise(nbdkit("file", str(image)))
 
 
+def test_nbdkit_by_tcp(nbdkit_by_tcp):
+    exercise(nbdkit_by_tcp)
+    with connect(nbdkit_by_tcp) as disk, socket.socket(fileno=os.dup(disk.fileno())) as connected:
+        assert connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)  # X58
+
+
 def test_nbdkit_without_structured_replies(nbdkit, image):
     exercise(nbdkit("--no-sr", "file", str(image)))
 

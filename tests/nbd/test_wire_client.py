@@ -294,7 +294,9 @@ def test_H42_contexts_are_asked_for_again_for_another_export():
     client = Client(Goal.INFO, contexts=[BASE])
     client.hear(ack(STRUCTURED), answer(SET_CONTEXT, META_CONTEXT, bytes(4) + BASE), ack(SET_CONTEXT))
     client.hear(answer(INFO, UNKNOWN))
+    assert client.machine.contexts
     client.machine.ask(Goal.GO, b"web02")
+    assert not client.machine.contexts
     assert client.options() == [SET_CONTEXT]
     assert client.options(ack(SET_CONTEXT)) == [GO]
 

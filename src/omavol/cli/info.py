@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import click
 
-from omavol.cli.nbdtool import NbdCommand, fail
+from omavol.cli.nbdtool import NbdCommand, fail, seconds
 from omavol.nbd.client import TIMEOUT, connect, negotiate
 from omavol.nbd.errors import ConnectFailed, Disconnected, NbdError, NotFixed, Refused
 from omavol.nbd.handshake import Export
@@ -61,7 +61,9 @@ class Server:
 @click.option("--size", "only_size", is_flag=True, help="Print the size in bytes and nothing else.")
 @click.option("--is", "quality", metavar="|".join(_IS), help="Print nothing; exit 0 if it is, 2 if not.")
 @click.option("--can", "ability", metavar="|".join(_CAN), help="Print nothing; exit 0 if it can, 2 if not.")
-@click.option("--timeout", default=TIMEOUT, show_default=True, help="Seconds that any answer may take.")
+@click.option(
+    "--timeout", default=TIMEOUT, show_default=True, callback=seconds, help="Seconds that any answer may take."
+)
 def command(
     uri: str, as_json: bool, listing: bool, only_size: bool, quality: str | None, ability: str | None, timeout: float
 ) -> None:

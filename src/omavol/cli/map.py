@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from omavol.cli.nbdtool import NbdCommand, fail
+from omavol.cli.nbdtool import NbdCommand, fail, seconds
 from omavol.nbd import extents
 from omavol.nbd.client import ALLOCATION, TIMEOUT, connect
 from omavol.nbd.errors import NbdError, NotOffered
@@ -23,7 +23,9 @@ __all__ = ["command"]
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, in nbdinfo's shape.")
 @click.option("--totals", is_flag=True, help="Print the bytes of each status instead of the extents.")
 @click.option("--context", default=ALLOCATION, show_default=True, help="The meta context to show.")
-@click.option("--timeout", default=TIMEOUT, show_default=True, help="Seconds that any answer may take.")
+@click.option(
+    "--timeout", default=TIMEOUT, show_default=True, callback=seconds, help="Seconds that any answer may take."
+)
 def command(source: str, as_json: bool, totals: bool, context: str, timeout: float) -> None:
     """Show which parts of a disk hold data: offset, length, type and its meaning, an extent a line."""
     try:

@@ -8,7 +8,7 @@ import click
 
 from omavol.nbd.errors import NbdError
 
-__all__ = ["NbdCommand", "fail"]
+__all__ = ["NbdCommand", "fail", "seconds"]
 
 
 class NbdCommand(click.Command):
@@ -19,6 +19,13 @@ class NbdCommand(click.Command):
             return super().parse_args(ctx, args)
         except click.UsageError as error:
             raise click.ClickException(error.format_message()) from error
+
+
+def seconds(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """A limit that a socket takes."""
+    if not 0 < value <= 86400:
+        raise click.BadParameter("a number of seconds above 0, at most a day")
+    return value
 
 
 def fail(error: NbdError) -> NoReturn:

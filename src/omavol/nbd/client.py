@@ -12,7 +12,7 @@ from types import TracebackType
 
 from omavol import _wire
 from omavol.nbd.connection import Connection
-from omavol.nbd.errors import Disconnected, Downgraded, NbdError, Refused, UnknownExport
+from omavol.nbd.errors import Disconnected, Downgraded, NbdError, NotAllowed, Refused, UnknownExport
 from omavol.nbd.handshake import Export, Fault, Goal, Listed, Next, Seen, Wish, breach, refusal
 from omavol.nbd.transport import Transport
 from omavol.nbd.uri import Uri, parse
@@ -53,7 +53,17 @@ def negotiate(
 ) -> Negotiation:
     """Connect to a server without entering an export."""
     where = parse(uri) if isinstance(uri, str) else uri
-    return Negotiation(Transport.connect(where, timeout), where, structured, contexts)
+    machine = _machine(structured, contexts)
+    return Negotiation(Transport.connect(where, timeout), where, machine)
+
+
+def _machine(structured: Wish, contexts: Sequence[str]) -> _wire.ClientMachine:
+    try:
+        return _wire.ClientMachine(structured, [name.encode() for name in contexts])
+    except ValueError as error:
+        raise NotAllowed(
+            "a meta context is named by at most 4096 bytes of UTF-8, and at most 8 are selected"
+        ) from error
 
 
 _Sighting = tuple[Seen, str, str]  # what, its text, and what follows it
@@ -62,10 +72,10 @@ _Sighting = tuple[Seen, str, str]  # what, its text, and what follows it
 class Negotiation:
     """A session in the handshake: questions, and at the end `go` or `close`. One thread at a time."""
 
-    def __init__(self, transport: Transport, uri: Uri, structured: Wish, contexts: Sequence[str]) -> None:
+    def __init__(self, transport: Transport, uri: Uri, machine: _wire.ClientMachine) -> None:
         self.uri = uri
         self._transport: Transport | None = transport
-        self._machine = _wire.ClientMachine(structured, [name.encode() for name in contexts])
+        self._machine = machine
         self._pending = b""
         self._deadline = 0.0
         self._asking = False

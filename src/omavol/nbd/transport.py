@@ -46,6 +46,8 @@ class Transport:
                 "Is the server running there, and may this user reach it?",
                 errno=error.errno,
             ) from error
+        except ValueError as error:  # what no resolver takes: a label of 64 letters, a NUL
+            raise ConnectFailed(f"{uri.host!r} is no name of a host") from error
         return cls(connected, uri.place, timeout)
 
     def within(self, seconds: float | None = None) -> float:

@@ -62,6 +62,7 @@ def is_uri(text: str) -> bool:
 def parse(text: str) -> Uri:
     """Read an NBD URI; BadUri says in one line what is wrong with it."""
     try:
+        text.encode()
         parts = urlsplit(text)
     except ValueError as error:
         raise BadUri(f"{text!r} is not a URI: {error}") from error
