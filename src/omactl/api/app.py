@@ -25,10 +25,9 @@ Opened = Callable[[World, bool], Awaitable[None]]
 
 
 def build(control: Control, on_open: Opened | None = None) -> Starlette:
-    """The application around a control plane that is opened and started with it, and stopped with it.
+    """The application around an opened control plane, which is started with it and stopped with it.
 
-    `on_open(world, first)` runs once the database is there and before the background work begins; `first` is whether
-    the admin token was written now.
+    `on_open(world, first)` runs before the background work begins; `first` is whether the admin token was written now.
     """
     encoded = msgspec.json.encode(document())
 
@@ -37,7 +36,6 @@ def build(control: Control, on_open: Opened | None = None) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        await control.open()
         app.state.world = world = World(control, Keys(control.database))
         first = await world.keys.first_start(control.settings.state)
         if on_open is not None:

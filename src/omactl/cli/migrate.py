@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import sqlalchemy as sa
 
-from omactl.cli.options import database, state
+from omactl.cli.options import cause_of, database, state
 from omactl.settings import Settings
 from omactl.store.engine import Database
 from omactl.store.migrations import Revision, migrate, revisions
@@ -28,9 +28,8 @@ def command(state: Path, database: str | None, status: bool) -> None:
         if database is None:
             state.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = asyncio.run(_run(settings.database_url, status))
-    except (sa.exc.SQLAlchemyError, OSError) as error:
-        cause = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise click.ClickException(f"the database cannot be used: {cause}") from error
+    except (sa.exc.SQLAlchemyError, ImportError, OSError) as error:
+        raise click.ClickException(f"the database cannot be used: {cause_of(error)}") from error
     if status:
         for each in found:
             click.echo(f"{each.version}  {'applied' if each.applied else 'missing'}  {each.description}")

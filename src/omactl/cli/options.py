@@ -11,7 +11,7 @@ import click
 
 from omactl.settings import DEFAULT_OMAVOL, DEFAULT_STATE
 
-__all__ = ["as_json", "database", "omavol", "remote", "state"]
+__all__ = ["as_json", "cause_of", "database", "omavol", "remote", "state"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,6 +49,11 @@ omavol = click.option(
     help="The volume daemon's socket.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the API's answer as it is.")
+
+
+def cause_of(error: Exception) -> str:
+    """The first line of what a database driver says, without the statement around it."""
+    return str(getattr(error, "orig", None) or error).splitlines()[0]
 
 
 def remote(command: F) -> F:

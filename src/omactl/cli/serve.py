@@ -21,7 +21,7 @@ from omactl.access.keys import ADMIN_TOKEN
 from omactl.api.app import build
 from omactl.api.body import check_name
 from omactl.api.world import World
-from omactl.cli.options import database, omavol, state
+from omactl.cli.options import cause_of, database, omavol, state
 from omactl.rules.messages import Failure, explain
 from omactl.settings import Settings, Timing
 from omactl.store import sources
@@ -79,9 +79,10 @@ def command(
     try:
         with _listening(host, port) as listener:
             asyncio.run(_serve(settings, wanted, listener))
-    except (StateInUse, OSError, sa.exc.SQLAlchemyError) as error:
-        cause = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise click.ClickException(cause) from error
+    except (StateInUse, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    except (sa.exc.SQLAlchemyError, ImportError) as error:
+        raise click.ClickException(f"the database cannot be used: {cause_of(error)}") from error
 
 
 async def _serve(settings: Settings, wanted: list[tuple[str, str, Path]], listener: socket.socket) -> None:
@@ -104,6 +105,7 @@ async def _serve(settings: Settings, wanted: list[tuple[str, str, Path]], listen
         lifespan="on",
         timeout_graceful_shutdown=GRACE,
     )
+    await control.open()
     server = _Server(config)
     await server.serve(sockets=[listener])
     if not server.started:

@@ -223,9 +223,14 @@ async def move(connection: AsyncConnection, hold: Hold, name: str, status: JobSt
 
 
 async def finish_step(
-    connection: AsyncConnection, hold: Hold, name: str, setup_percent: float, disks: Sequence[JobDisk] = ()
+    connection: AsyncConnection,
+    hold: Hold,
+    name: str,
+    setup_percent: float,
+    disks: Sequence[JobDisk] = (),
+    following: Step | None = None,
 ) -> None:
-    """The named step is completed, and what it leaves is recorded with it."""
+    """The named step is completed, what it leaves is recorded with it, and the following one begins."""
     await _demand(connection, hold)
     at = now()
     await put_disks(connection, disks)
@@ -235,6 +240,8 @@ async def finish_step(
         .values(status=StepStatus.COMPLETED.value, completed_at=at)
     )
     await connection.execute(sa.update(jobs).where(*_held(hold)).values(setup_percent=setup_percent, updated_at=at))
+    if following is not None:
+        await move(connection, hold, following.name, following.status)
 
 
 async def reset_steps(connection: AsyncConnection, hold: Hold, names: Sequence[str]) -> None:

@@ -54,6 +54,7 @@ class LocalDispatch:
         self._database, self._owner, self._runner, self._lease = database, owner, runner, lease
         self._on_cancel = on_cancel
         self._running: dict[str, _Running] = {}
+        self._claiming = asyncio.Lock()
         self._renewal: asyncio.Task[None] | None = None
 
     @property
@@ -73,17 +74,19 @@ class LocalDispatch:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def submit(self, job_id: str) -> bool:
-        if job_id in self._running:
+        """One claim at a time: a request and recovery may submit the same job in the same moment."""
+        async with self._claiming:
+            if job_id in self._running:
+                return True
+            hold = await self._database.write(jobs.claim, job_id, self._owner, self._lease)
+            if hold is None:
+                return False
+            job = await self._database.read(jobs.get, job_id)
+            running = self._running[job_id] = _Running(hold, asyncio.Event())
+            if job.cancel_requested_at is not None:
+                running.cancel.set()
+            running.task = asyncio.create_task(self._work(running), name=f"job {job_id}")
             return True
-        hold = await self._database.write(jobs.claim, job_id, self._owner, self._lease)
-        if hold is None:
-            return False
-        running = self._running[job_id] = _Running(hold, asyncio.Event())
-        job = await self._database.read(jobs.get, job_id)
-        if job.cancel_requested_at is not None:
-            running.cancel.set()
-        running.task = asyncio.create_task(self._work(running), name=f"job {job_id}")
-        return True
 
     async def cancel(self, job_id: str, by: str) -> Job:
         job = await self._database.write(jobs.request_cancel, job_id, by)
@@ -107,7 +110,8 @@ class LocalDispatch:
         except Exception:  # the outermost edge of a task: the monitor finds the job again
             log.exception("working on a job broke off", job=running.hold.job_id)
         finally:
-            self._running.pop(running.hold.job_id, None)
+            if self._running.get(running.hold.job_id) is running:
+                del self._running[running.hold.job_id]
 
     async def _renew(self) -> None:
         while True:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,7 +22,7 @@ from omactl.store.engine import Database
 from omactl.store.rows import Hold, Job, JobDisk
 from omactl.work.follow import Followers, Outcome
 from omactl.work.parting import Parting
-from omactl.work.peers import SOURCE_CODES, Peers
+from omactl.work.peers import SOURCE_CODES, Peers, patiently
 from omactl.work.progress import disk_after, progress_write
 from omactl.work.proof import Proving
 from omactl.work.setup import Plan, SetUp
@@ -95,23 +96,26 @@ class Replication:
             await self._close(Closing(hold, JobStatus.COMPLETED, disks=await self._parting.disk_states(plan)))
 
     async def _advance(self, hold: Hold, cancel: asyncio.Event) -> Plan:
-        """Do every step that is not done."""
+        """Do every step that is not done; the end of one and the beginning of the next are written together."""
+        begun: Step | None = None
         while True:
             plan, recorded = await self._database.read(_load, hold)
             step = first_unfinished(recorded)
             if step is None:
                 return plan
-            if recorded[step.name] is StepStatus.RUNNING and step.name == "handing-over":
-                step = await self._sessions_first(plan, hold, step)
-            await self._database.write(jobs.move, hold, step.name, step.status)
+            if step is not begun:
+                if recorded[step.name] is StepStatus.RUNNING and step.name == "handing-over":
+                    step = await self._sessions_first(plan, hold, step)
+                await self._database.write(jobs.move, hold, step.name, step.status)
             disks = await self._interruptibly(step, plan, cancel)
             if step.name in _PLACES:
                 failpoint.reach(_PLACES[step.name])
-            await self._database.write(jobs.finish_step, hold, step.name, step.setup, disks)
+            begun = first_unfinished(recorded | {step.name: StepStatus.COMPLETED})
+            await self._database.write(jobs.finish_step, hold, step.name, step.setup, disks, begun)
 
     async def _sessions_first(self, plan: Plan, hold: Hold, step: Step) -> Step:
         """Cut off while handing over: where the sessions ended meanwhile, they are opened anew before."""
-        if await self._setup.sessions_stand(plan):
+        if await patiently(partial(self._setup.sessions_stand, plan), self._settings.timing.patience):
             return step
         again = ("configuring", "handing-over")
         await self._database.write(jobs.reset_steps, hold, again)

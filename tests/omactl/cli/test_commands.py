@@ -57,6 +57,11 @@ async def test_errors_are_one_line_and_advice(served, tmp_path):
     assert status == 1 and "Address already in use" in errors and len(errors.splitlines()) == 1
     status, _, errors = await omactl("serve", "--port", "0", "--state", served.state)
     assert status == 1 and "another omactl works" in errors and len(errors.splitlines()) == 1
+    (tmp_path / "oma.sqlite").write_text("this is no database, but long enough to be looked at")
+    status, _, errors = await omactl("serve", "--port", "0", "--state", tmp_path)
+    assert status == 1 and "database cannot be used" in errors and len(errors.splitlines()) == 1
+    status, _, errors = await omactl("serve", "--port", "0", "--state", tmp_path, "--database", "mysql+nodriver://x/y")
+    assert status == 1 and "database cannot be used" in errors and len(errors.splitlines()) == 1
     status, _, errors = await omactl("serve", "--source", "lab", "--source-token-file", tmp_path / "token")
     assert status == 2 and "NAME=URL" in errors
 

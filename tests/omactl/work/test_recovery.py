@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from omactl.rules.recovery import Action, Answer
@@ -157,6 +159,14 @@ async def test_a_job_that_nobody_works_on_is_found_by_the_monitor(world):
     assert (judged.job_id, judged.decision.action) == (job.id, Action.RESUME)
     assert (await world.ended(job)).status is JobStatus.COMPLETED
     assert await world.control.monitor.check() == []
+
+
+async def test_a_job_submitted_twice_at_once_is_worked_on_once(world):
+    """As when a request comes in while recovery looks for jobs."""
+    job = await world.control.database.write(jobs.create, NewJob("replication", world.context.context_id, "test"))
+    assert await asyncio.gather(*(world.control.dispatch.submit(job.id) for _ in range(3))) == [True] * 3
+    hold = (await world.job(job.id)).hold
+    assert (await world.ended(job)).hold == hold, "one claim, one epoch"
 
 
 async def test_starting_the_monitor_twice_is_an_error(world):
