@@ -13,6 +13,11 @@ BAD = [
     ("POST", "/volumes", {"json": {"name": "../v", "size": 1}}, 400, "invalid_body"),
     ("POST", "/volumes", {"json": {"name": "v", "size": 0}}, 400, "bad_size"),
     ("POST", "/volumes", {"json": {"name": "v", "size": -1}}, 400, "invalid_body"),
+    ("POST", "/volumes", {"json": {"name": "v", "size": 2**63 - 1}}, 400, "bad_size"),
+    ("POST", "/volumes", {"json": {"name": "v", "size": 2**63}}, 400, "invalid_body"),
+    ("POST", f"/volumes/{ABSENT}/sessions", {"json": {"job": "j", "epoch": 2**63}}, 400, "bad_epoch"),
+    ("GET", "/volumes/%00", {}, 404, "unknown_volume"),
+    ("GET", "/volumes/%ff%fe", {}, 404, "unknown_volume"),
     ("POST", "/volumes", {"content": b"{}"}, 415, "json_wanted"),
     (
         "POST",

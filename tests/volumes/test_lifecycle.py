@@ -51,6 +51,8 @@ def test_a_deleted_volume_is_gone_and_its_name_is_never_given_out_again(world):
     assert not (world.folder / "volumes" / f"{first.volume_id}.raw").exists()
     with pytest.raises(VolumeError, match="deleted"):
         world.views.volume(first.volume_id)
+    with pytest.raises(VolumeError, match="deleted"):
+        world.open(first)
     second = world.create(vm_name="web01", disk_number="disk-2000")
     assert second.persistent_name == "web01-disk0-2"
 

@@ -16,6 +16,7 @@ from omavol.daemon.routes import API, daemon_of, idempotency_key, route, started
 from omavol.schema.volumes import OpenSession, ProveSession
 from omavol.volumes.compare import digests_limit
 from omavol.volumes.errors import VolumeError
+from omavol.volumes.orders import LARGEST
 from omavol.volumes.proof import prove
 
 __all__ = ["SESSION_ROUTES"]
@@ -27,8 +28,8 @@ async def list_sessions(request: Request) -> Response:
 
 async def open_session(request: Request) -> Response:
     daemon, wanted = daemon_of(request), await body(request, OpenSession)
-    if wanted.epoch < 0:
-        raise VolumeError(400, "bad_epoch", f"an epoch is 0 or more, not {wanted.epoch}")
+    if not 0 <= wanted.epoch <= LARGEST:
+        raise VolumeError(400, "bad_epoch", f"an epoch is from 0 to {LARGEST}, not {wanted.epoch}")
     session = await in_thread(daemon.sessions.open, request.path_params["volume"], wanted)
     location = f"{API}/volumes/{session.volume_id}/sessions/{session.session_id}"
     return answer(session, status=201, headers={"Location": location})

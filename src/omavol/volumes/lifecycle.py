@@ -19,7 +19,7 @@ from omavol.schema.common import Problem
 from omavol.schema.volumes import OperationType, VolumeStatus
 from omavol.volumes.errors import ServerAway, VolumeError
 from omavol.volumes.operations import Step, Task, Work
-from omavol.volumes.rows import VOLUMES, OperationRow, VolumeRow, issued_to, live_session
+from omavol.volumes.rows import VOLUMES, OperationRow, VolumeRow, existing, issued_to, live_session
 
 __all__ = ["LIFECYCLE", "TRANSITIONS", "Transition", "state_shown"]
 
@@ -43,8 +43,7 @@ TRANSITIONS: Mapping[OperationType, Transition] = {
 
 def _begin(db: sqlite3.Connection, volume: VolumeRow, operation: OperationRow) -> None:
     transition = TRANSITIONS[operation.type]
-    if volume.status is V.DELETED:
-        raise VolumeError(404, "unknown_volume", f"volume {volume.volume_id} was deleted")
+    existing(db, volume.volume_id)
     if volume.status not in transition.start:
         raise VolumeError(
             409,

@@ -51,6 +51,7 @@ class Mender:
         self._house = house
         self._sessions = sessions
         self._one = threading.Lock()
+        self._said: set[tuple[str, str]] = set()
         self._serving: set[str] | None = None  # volumes with exports at the start of the run; None: server away
         self._effects: Mapping[Mend, Callable[[VolumeRow, SessionRow | None, Rule], None]] = {
             Mend.SETTLE: self._settle,
@@ -71,11 +72,17 @@ class Mender:
             for volume in volumes:
                 findings += self._mend_volume(volume.volume_id)
             self._sweep_digests()
-        for finding in findings:
-            log.warning("reconcile: %s: %s (%s)", finding.volume_id or "server", finding.detail, finding.mend)
+        self._say(findings)
         mended = sum(finding.mended for finding in findings)
         text = f"{len(volumes)} volumes compared, {len(findings)} differences, {mended} mended"
         return Validation(message=text, findings=findings)
+
+    def _say(self, findings: list[Finding]) -> None:
+        """Log what was not there at the last run: a timer must not repeat itself."""
+        found = {(finding.detail, finding.mend) for finding in findings}
+        for detail, mend in sorted(found - self._said):
+            log.warning("reconcile: %s (%s)", detail, mend)
+        self._said = found
 
     def _mend_volume(self, volume_id: str) -> list[Finding]:
         findings: list[Finding] = []

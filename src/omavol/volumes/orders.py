@@ -18,11 +18,13 @@ from omavol.volumes.rows import VOLUMES, OperationRow, VolumeRow
 
 __all__ = ["attach", "create", "delete", "detach"]
 
+LARGEST = 2**63 - 1  # an off_t, and an INTEGER of the record
+
 
 def create(operations: Operations, record: Record, wanted: CreateVolume, key: str | None) -> OperationRow:
     """Allocate the volume's id and name, and start making it."""
-    if wanted.size == 0:
-        raise VolumeError(400, "bad_size", "a volume of 0 bytes cannot be made")
+    if wanted.size == 0 or capacity_for(wanted.size) > LARGEST:
+        raise VolumeError(400, "bad_size", f"a volume of {wanted.size} bytes cannot be made")
     record.provider()  # an unset one is an error now, not a failed operation
     volume_id = new_id()
     options = {**wanted.metadata}

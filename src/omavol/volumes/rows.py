@@ -35,6 +35,7 @@ __all__ = [
     "OperationRow",
     "SessionRow",
     "VolumeRow",
+    "existing",
     "had_session",
     "issued_to",
     "latest_session",
@@ -195,6 +196,14 @@ VOLUMES = Table("volumes", VolumeRow, "volume_id", "volume", frozenset({"content
 OPERATIONS = Table("operations", OperationRow, "id", "operation", frozenset({"request", "response", "error"}), True)
 SESSIONS = Table("sessions", SessionRow, "session_id", "session", frozenset({"base", "former"}), False)
 EXPORTS = Table("exports", ExportRow, "export_name", "export", frozenset(), True)
+
+
+def existing(db: sqlite3.Connection, volume_id: str) -> VolumeRow:
+    """The volume, or the error that answers 404: a deleted one is not there any more."""
+    row = VOLUMES.get(db, volume_id)
+    if row.status is VolumeStatus.DELETED:
+        raise VolumeError(404, "unknown_volume", f"volume {volume_id} was deleted")
+    return row
 
 
 def live_session(db: sqlite3.Connection, volume_id: str) -> SessionRow | None:

@@ -29,6 +29,7 @@ from omavol.volumes.rows import (
     Former,
     SessionRow,
     VolumeRow,
+    existing,
     had_session,
     latest_session,
 )
@@ -92,7 +93,7 @@ class Sessions:
     def all(self, volume_id: str) -> list[Session]:
         """The newest MOST_SHOWN sessions of the volume, the newest first."""
         with self._house.record.read() as db:
-            VOLUMES.get(db, volume_id)
+            existing(db, volume_id)
             rows = SESSIONS.where(db, "volume_id = ? ORDER BY rowid DESC LIMIT ?", (volume_id, MOST_SHOWN))
         listing = self._listing() if any(row.state is SessionState.OPEN for row in rows) else None
         return [self.shown(row, listing) for row in rows]
@@ -110,7 +111,7 @@ class Sessions:
         return session
 
     def _find(self, db: sqlite3.Connection, volume_id: str, session_id: str) -> SessionRow:
-        VOLUMES.get(db, volume_id)
+        existing(db, volume_id)
         session = SESSIONS.find(db, session_id)
         if session is None or session.volume_id != volume_id:
             raise VolumeError(404, "unknown_session", f"volume {volume_id} has no session {session_id!r}")
@@ -236,7 +237,7 @@ class Sessions:
 
 def _judge(db: sqlite3.Connection, volume_id: str, wanted: OpenSession) -> tuple[VolumeRow, SessionRow | None, Rule]:
     """What the fence says, or the refusal as an error."""
-    volume = VOLUMES.get(db, volume_id)
+    volume = existing(db, volume_id)
     latest = latest_session(db, volume_id)
     rule = decide(
         FenceFacts(

@@ -9,7 +9,7 @@ from omavol.schema.control import Listing
 from omavol.schema.volumes import DeviceMapping, Export, Exports, Operation, Volume, VolumeStatus
 from omavol.volumes.errors import VolumeError
 from omavol.volumes.house import House
-from omavol.volumes.rows import EXPORTS, OPERATIONS, VOLUMES, ExportRow, OperationRow, VolumeRow, live_session
+from omavol.volumes.rows import EXPORTS, OPERATIONS, VOLUMES, ExportRow, OperationRow, VolumeRow, existing, live_session
 from omavol.volumes.sessions import Sessions
 
 __all__ = ["FILTERS", "Views", "shown_operation"]
@@ -32,11 +32,11 @@ class Views:
 
     def volume(self, volume_id: str) -> Volume:
         with self._house.record.read() as db:
-            return _volume(_there(db, volume_id), self._sessions, db)
+            return _volume(existing(db, volume_id), self._sessions, db)
 
     def device(self, volume_id: str) -> DeviceMapping:
         with self._house.record.read() as db:
-            row = _there(db, volume_id)
+            row = existing(db, volume_id)
         if row.vm_id is None or row.status is not VolumeStatus.ATTACHED:
             raise VolumeError(404, "not_attached", f"volume {volume_id} is {row.status}: it has no device")
         return _mapping(row)
@@ -70,7 +70,7 @@ class Views:
     def export(self, volume_id: str) -> Export:
         listing = self._listing()
         with self._house.record.read() as db:
-            _there(db, volume_id)
+            existing(db, volume_id)
             rows = EXPORTS.where(db, "volume_id = ?", (volume_id,))
             if not rows:
                 raise VolumeError(404, "not_exported", f"volume {volume_id} is not exported: no session is open")
@@ -81,13 +81,6 @@ class Views:
             return self._house.served.listing()
         except VolumeError:
             return None
-
-
-def _there(db: sqlite3.Connection, volume_id: str) -> VolumeRow:
-    row = VOLUMES.get(db, volume_id)
-    if row.status is VolumeStatus.DELETED:
-        raise VolumeError(404, "unknown_volume", f"volume {volume_id} was deleted")
-    return row
 
 
 def shown_operation(row: OperationRow) -> Operation:
