@@ -156,7 +156,7 @@ def test_X24_a_simple_read_has_all_its_data_or_an_error(scripted, case):
         peer.say(reply(peer.request().cookie))
         peer.hear_end()
 
-    connection = connect(scripted(script), timeout=0.5, structured=Wish.NEVER)
+    connection = connect(scripted(script), timeout=1.0, structured=Wish.NEVER)
     with pytest.raises(expected):
         connection.read(0, 512)
     connection.close()

@@ -2,6 +2,7 @@
 
 import os
 import struct
+import threading
 import time
 from queue import Queue
 
@@ -32,7 +33,7 @@ def test_C25_a_server_silent_in_the_handshake_is_left(scripted, case):
     start = time.monotonic()
     with pytest.raises(TimedOut):
         connect(scripted(SILENT[case]), timeout=0.2)
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 5
 
 
 def test_C25_a_server_that_drips_does_not_prolong_the_limit(scripted):
@@ -43,8 +44,8 @@ def test_C25_a_server_that_drips_does_not_prolong_the_limit(scripted):
 
     start = time.monotonic()
     with pytest.raises(NbdError):
-        connect(scripted(script), timeout=0.3)
-    assert time.monotonic() - start < 1.5
+        connect(scripted(script), timeout=1.0)
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("said", [b"", b"\x66\x8e\x33\xef", chunk(1, bytes(4104), 1)[:3000]])
@@ -55,7 +56,7 @@ def test_C25_a_server_silent_in_an_answer_is_left(scripted, said):
         peer.say(said)
         peer.hear_end()
 
-    connection = connect(scripted(script), timeout=0.3)
+    connection = connect(scripted(script), timeout=1.0)
     with pytest.raises(TimedOut):
         connection.read(0, 4096)
     with pytest.raises(Disconnected):
@@ -63,10 +64,11 @@ def test_C25_a_server_silent_in_an_answer_is_left(scripted, said):
 
 
 def test_C25_a_server_that_takes_no_payload_is_left(scripted):
-    connection = connect(scripted(lambda peer: (peer.negotiate(BIG), peer.socket.recv(1), time.sleep(1))), timeout=0.3)
+    left = threading.Event()
+    connection = connect(scripted(lambda peer: (peer.negotiate(BIG), left.wait(20))), timeout=1.0)
     with pytest.raises(TimedOut):
-        for _ in range(64):
-            connection.write(0, bytes(1 << 20))
+        connection.write(0, bytes(1 << 20))
+    left.set()
 
 
 LEAVING = {
