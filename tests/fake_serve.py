@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ class FakeServe:
         self._guard = threading.Lock()
         self._peers: set[socket.socket] = set()
         self.refuse_adds_with: control.Refused | None = None
+        self.before_listing: Callable[[], object] = lambda: None  # called in the server's thread
         self.start()
 
     def start(self) -> None:
@@ -96,6 +98,8 @@ class FakeServe:
                 packet, descriptors, _, _ = socket.recv_fds(peer, control.MESSAGE_LIMIT, 4)
                 if not packet:
                     return
+                if b'"list"' in packet:
+                    self.before_listing()
                 with self._guard:
                     answer = self._answer(msgspec.json.decode(packet, type=control.Command), descriptors)
                 peer.send(msgspec.json.encode(answer))

@@ -99,7 +99,7 @@ class World:
     def prove(self, session: Session, point: str = "p1", level: ProofLevel = ProofLevel.DIGEST) -> OperationRow:
         claim = ProveSession(point=point, incarnation=self.serve.incarnation, level=level)
         row = self.sessions.find(session.volume_id, session.session_id)
-        return self.wait(prove(self.operations, row, claim, None))
+        return self.wait(prove(self.house, self.operations, row, claim, None))
 
     def copied(self, volume: Volume, point: str = "p1", epoch: int = 1, job: str = "job") -> Volume:
         """A whole pass: open, write, prove."""

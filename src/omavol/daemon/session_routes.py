@@ -65,7 +65,8 @@ async def put_digests(request: Request) -> Response:
 async def prove_session(request: Request) -> Response:
     daemon, claim = daemon_of(request), await body(request, ProveSession)
     session = await in_thread(daemon.sessions.find, *_ids(request))
-    return started(await in_thread(prove, daemon.operations, session, claim, idempotency_key(request)))
+    key = idempotency_key(request)
+    return started(await in_thread(prove, daemon.house, daemon.operations, session, claim, key))
 
 
 def _ids(request: Request) -> tuple[str, str]:

@@ -25,7 +25,7 @@ from omavol.volumes.errors import VolumeError, problem_from
 from omavol.volumes.house import House
 from omavol.volumes.rows import OPERATIONS, UNFINISHED, VOLUMES, OperationRow, VolumeRow, unfinished_operation
 
-__all__ = ["Operations", "Step", "Task", "Work"]
+__all__ = ["Operations", "Step", "Task", "Work", "refuse_if_busy"]
 
 log = logging.getLogger("omavol.volumes")
 WORKERS = 8

@@ -21,7 +21,8 @@ from omavol.schema.volumes import OperationType, ProofLevel, ProveSession, Sessi
 from omavol.volumes.compare import Compared, compare, read_digests
 from omavol.volumes.content import Held, Proved, content_after
 from omavol.volumes.errors import VolumeError
-from omavol.volumes.operations import Operations, Step, Task, Work
+from omavol.volumes.house import House
+from omavol.volumes.operations import Operations, Step, Task, Work, refuse_if_busy
 from omavol.volumes.rows import EXPORTS, OPERATIONS, SESSIONS, VOLUMES, OperationRow, SessionRow, VolumeRow
 from omavol.volumes.sessions import apply_content, close_unproved, open_device, wrote_nothing
 
@@ -30,21 +31,31 @@ __all__ = ["DOUBTS", "PROOF", "RemovalFacts", "doubt", "prove"]
 RANGES_NAMED = 8
 
 
-def prove(operations: Operations, session: SessionRow, claim: ProveSession, key: str | None) -> OperationRow:
-    """Start the proof, or find the one of the same claim: asking again never proves twice."""
+def prove(
+    house: House, operations: Operations, session: SessionRow, claim: ProveSession, key: str | None
+) -> OperationRow:
+    """Start the proof, or find the one of the same claim: asking again never proves twice.
+
+    Begun under the volume's lock, so that nobody is just ending the session; a proof under way is found without it.
+    """
     request: dict[str, Any] = {
         "session_id": session.session_id,
         "point": claim.point,
         "incarnation": claim.incarnation,
         "level": str(claim.level),
     }
-    return operations.submit(
-        OperationType.PROVE,
-        session.volume_id,
-        request,
-        key=key,
-        known=lambda db: _same_claim(db, session.session_id, claim.point),
-    )
+    with house.record.read() as db:
+        if (same := _same_claim(db, session.session_id, claim.point)) is not None:
+            return same
+        refuse_if_busy(db, session.volume_id)
+    with house.locks.hold(session.volume_id):
+        return operations.submit(
+            OperationType.PROVE,
+            session.volume_id,
+            request,
+            key=key,
+            known=lambda db: _same_claim(db, session.session_id, claim.point),
+        )
 
 
 def _same_claim(db: sqlite3.Connection, session_id: str, point: str) -> OperationRow | None:
@@ -171,6 +182,8 @@ REOPENING = frozenset({"server_away", "digests_missing", "digests_invalid", "dig
 def _failed(db: sqlite3.Connection, task: Task, problem: Problem) -> None:
     """What says nothing about the bytes leaves the session open; anything else ends it, torn."""
     session = SESSIONS.get(db, task.operation.request["session_id"])
+    if session.state is not SessionState.PROVING:
+        return
     if problem.code in REOPENING and not session.removed:
         SESSIONS.update(db, session.session_id, state=SessionState.OPEN, point=None)
         return

@@ -121,6 +121,7 @@ class Sessions:
         house = self._house
         at = now()
         with house.record.write() as db:
+            refuse_if_busy(db, volume_id)  # in the same transaction: an operation begins with a row, not with the lock
             volume = VOLUMES.get(db, volume_id)
             held = Held(volume.content, volume.generation)
             mode = choose_mode(held, wanted.base)
