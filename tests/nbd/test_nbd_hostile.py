@@ -186,7 +186,7 @@ def test_C6_eshutdown_is_the_end_of_asking(answering):
 
 
 BAD_STATUS = {
-    "C26 an empty extent": lambda c: status(c, (0, 0)),
+    "C26 X45 an empty extent": lambda c: status(c, (0, 0)),
     "C26 an empty extent behind a good one": lambda c: status(c, (512, 0), (0, 3)),
     "C26 nothing": lambda c: chunk(STATUS, struct.pack(">I", 1), c),
     "X48 past the end of the export": lambda c: status(c, ((1 << 20) + 1, 0)),

@@ -44,6 +44,12 @@ def test_people_and_loops_use_the_same_numbers(prefix, enum):
     assert constants == {member.name: member.value for member in enum}
 
 
+def test_D8_there_is_one_codec():
+    magic = re.compile("25609513|67446698|668e33ef|49484156454f5054|e889045565a9", re.I)
+    sources = [path for path in FOLDER.rglob("*") if path.suffix in (".py", ".pyx", ".pxi", ".pxd", ".h")]
+    assert [path.name for path in sources if magic.search(path.read_text())] == ["numbers.pxi"]
+
+
 def test_commands_have_the_same_numbers():
     commands = {name: value for name, value in NUMBERS.items() if re.match(r"CMD_(?!FLAG_)", name)}
     assert commands == {f"CMD_{member.name}": member.value for member in wire.Command}
