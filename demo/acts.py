@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import time
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,13 @@ class Story:
         self.appliance = appliance
         self.disks: list[dict[str, Any]] = []
 
-    @property
+    @cached_property
     def control(self) -> Control:
         return Control(self.appliance.url, self.appliance.token)
 
-    @property
+    @cached_property
     def volumes(self) -> Volumes:
-        return Volumes(self.appliance.state / "daemon/volumes.sock")
+        return Volumes(self.appliance.volumes_socket)
 
     def make_machine(self) -> None:
         act(1, f"A source machine, {MACHINE}, with two disks")
@@ -133,15 +135,17 @@ class Story:
 
     def _account(self, job: dict[str, Any]) -> None:
         """What a finished job moved."""
-        seconds = job.get("duration_seconds") or 1
+        took = datetime.fromisoformat(job["completed_at"]) - datetime.fromisoformat(job["created_at"])
+        seconds = took.total_seconds()
         read, sent, zero = (
             sum(disk[key] for disk in job["disks"]) for key in ("bytes_read", "bytes_sent", "bytes_zero")
         )
         capacity = sum(disk["capacity_bytes"] for disk in job["disks"])
         kind = " and ".join(sorted({disk["mode"] for disk in job["disks"]}))
         fact(
-            f"{kind}: read {mebibytes(read)}, sent {mebibytes(sent)}, skipped {mebibytes(capacity - sent)} "
-            f"of {mebibytes(capacity)} ({mebibytes(zero)} as holes); {seconds} s with set-up and proof"
+            f"{kind}: read {mebibytes(read)}, sent {mebibytes(sent)}, skipped {mebibytes(capacity - sent)} of "
+            f"{mebibytes(capacity)} ({mebibytes(zero)} as holes), in {seconds:.1f} s from the request to the proof "
+            f"({mebibytes(int(capacity / seconds))} of disk a second)"
         )
 
     def _torn(self, disk: dict[str, Any]) -> str | None:

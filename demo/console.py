@@ -55,6 +55,6 @@ class Bar:
             self._progress.update(self._task, completed=done, total=total or None, description=f"{self._title}: {what}")
             return
         when, before = self._last
-        if done != before and time.monotonic() - when >= PLAIN_INTERVAL:
-            fact(f"{what}: {mebibytes(done)} of {mebibytes(total)}" if total else what)
+        if what and total and done != before and time.monotonic() - when >= PLAIN_INTERVAL:
+            fact(f"{what}: {mebibytes(done)} of {mebibytes(total)}")
             self._last = (time.monotonic(), done)

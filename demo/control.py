@@ -13,13 +13,18 @@ __all__ = ["FINAL", "Control", "Volumes"]
 
 FINAL = ("completed", "failed", "cancelled")
 POLL = 0.1
+ONE_EACH = httpx2.Limits(max_keepalive_connections=0)  # a restarted server must not be met on an old connection
 
 
 class Control:
     """omactl's API with the admin token."""
 
     def __init__(self, url: str, token: str) -> None:
-        self._http = httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+        headers = {"Authorization": f"Bearer {token}"}
+        self._http = httpx2.Client(base_url=url, headers=headers, timeout=30, limits=ONE_EACH)
+
+    def close(self) -> None:
+        self._http.close()
 
     def get(self, path: str, **query: str | int) -> Any:
         return self._answer(self._http.get(path, params=query))
@@ -69,7 +74,11 @@ class Volumes:
     """The daemon's volume API over its unix socket."""
 
     def __init__(self, path: Path) -> None:
-        self._http = httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path)), base_url="http://omavol", timeout=30)
+        transport = httpx2.HTTPTransport(uds=str(path), limits=ONE_EACH)
+        self._http = httpx2.Client(transport=transport, base_url="http://omavol", timeout=30)
+
+    def close(self) -> None:
+        self._http.close()
 
     def volume(self, volume_id: str) -> dict[str, Any]:
         page: dict[str, Any] = self._http.get(f"/api/v1/volumes/{volume_id}").raise_for_status().json()

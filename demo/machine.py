@@ -102,9 +102,9 @@ class SourceMachine:
             exports += ["--export", json.dumps(export)]
         monitor = self.folder / "qmp.sock"
         chardev = f"socket,id=monitor,path={monitor},server=on,wait=off"
-        self._process = subprocess.Popen(
-            ["qemu-storage-daemon", "--chardev", chardev, "--monitor", "chardev=monitor", *blockdevs, *exports]
-        )
+        argv = ["qemu-storage-daemon", "--chardev", chardev, "--monitor", "chardev=monitor", *blockdevs, *exports]
+        with (self.folder / "machine.log").open("ab") as log:
+            self._process = subprocess.Popen(argv, stdout=log, stderr=log)
         wait_until(lambda: is_listening(monitor) and self.data_disk.stat().st_size == self.data_size, self._process)
 
     def stop(self) -> None:

@@ -73,7 +73,8 @@ class Appliance:
         self.agent_url = f"http://127.0.0.1:{agent_port}"
         for part in ("nbd", "daemon", "agent", "omactl", "log"):
             (state / part).mkdir(parents=True, exist_ok=True)
-        nbd, control, volumes = f"{state}/nbd/nbd.sock", f"{state}/nbd/control.sock", f"{state}/daemon/volumes.sock"
+        self.volumes_socket = state / "daemon/volumes.sock"
+        nbd, control, volumes = f"{state}/nbd/nbd.sock", f"{state}/nbd/control.sock", self.volumes_socket
         token_file = f"{state}/agent/token"
         self.serve = self._process(
             f"omavol serve --unix {nbd} --control {control} --user nobody",

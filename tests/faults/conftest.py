@@ -36,7 +36,9 @@ def stack() -> Iterator[Stack]:
             with disk.open("r+b") as file:
                 file.write(os.urandom(size))
                 os.fsync(file.fileno())
-        yield Stack(machine, appliance)
+        whole = Stack(machine, appliance)
+        yield whole
+        whole.close()
     finally:
         appliance.stop()
         machine.stop()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import httpx2
 from demo.control import FINAL, Control, Volumes
 from demo.machine import SourceMachine
 from demo.processes import Appliance, Process
@@ -22,13 +24,17 @@ class Stack:
     machine: SourceMachine
     appliance: Appliance
 
-    @property
+    @cached_property
     def control(self) -> Control:
         return Control(self.appliance.url, self.appliance.token)
 
-    @property
+    @cached_property
     def volumes(self) -> Volumes:
-        return Volumes(self.appliance.state / "daemon/volumes.sock")
+        return Volumes(self.appliance.volumes_socket)
+
+    def close(self) -> None:
+        self.control.close()
+        self.volumes.close()
 
     def process(self, name: str) -> Process:
         return next(process for process in self.appliance.processes if process.name == name)
@@ -55,6 +61,17 @@ class Stack:
 
     def manage(self) -> None:
         self.control.post("/api/v1/discovery/discover-vms", {"create_context": True})
+
+    def begin(self) -> str | None:
+        """Start a replication; its id, or None where omactl died before it could answer."""
+        try:
+            return self.control.replicate("web01")
+        except httpx2.TransportError:
+            return None
+
+    def newest_job(self) -> str:
+        job: str = self.control.get("/api/v1/jobs")["jobs"][0]["job_id"]
+        return job
 
     def finish(self, job_id: str) -> dict[str, Any]:
         """The job when it has ended."""
