@@ -7,12 +7,14 @@ import socket
 import sqlite3
 import stat
 import subprocess
+import threading
 
+import anyio
 import pytest
 
-from daemon_process import OMAVOL, DaemonProcess
+from daemon_process import OMAVOL, DaemonProcess, attached
 from omavol.client import VolumeClient
-from omavol.schema.volumes import CreateVolume
+from omavol.schema.volumes import CreateVolume, OperationStatus, VolumeStatus
 
 NOBODY = 65534
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user takes root")
@@ -133,4 +135,31 @@ async def test_without_a_server_the_daemon_runs_degraded_and_says_why(folder):
             assert str(folder / "c") in health.problems[0]
             await client.wait(await client.create_volume(CreateVolume(name="v", size=1)), 20)
     finally:
+        daemon.stop()
+
+
+async def test_a_stop_does_not_wait_for_long_work_which_the_next_start_ends(folder, serve):
+    daemon = DaemonProcess(folder)
+    daemon.start()
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        asked.set()
+        go_on.wait(60)
+
+    try:
+        async with VolumeClient(daemon.socket) as client:
+            volume = await attached(client)
+            serve.before_listing = hang  # the detach looks for exports first
+            operation = await client.detach(volume.volume_id)
+            assert await anyio.to_thread.run_sync(asked.wait, 20)
+            assert daemon.stop() == 0
+            assert "Traceback" not in daemon.log.read_text()
+            serve.before_listing = lambda: None
+            go_on.set()
+            daemon.start()
+            assert (await client.wait(operation, 20)).status is OperationStatus.COMPLETED
+            assert (await client.volume(volume.volume_id)).status is VolumeStatus.DETACHED
+    finally:
+        go_on.set()
         daemon.stop()
