@@ -32,6 +32,8 @@ cdef extern from "<netinet/in.h>" nogil:
 
 cdef extern from "<netinet/tcp.h>" nogil:
     enum:
+        TCP_KEEPIDLE
+        TCP_KEEPINTVL
         TCP_NODELAY
         TCP_USER_TIMEOUT
 
@@ -43,12 +45,15 @@ cdef extern from "<sys/socket.h>" nogil:
         MSG_DONTWAIT
         MSG_MORE
         MSG_NOSIGNAL
+        AF_UNIX
         SOL_SOCKET
+        SO_DOMAIN
         SO_KEEPALIVE
         SO_SNDBUF
     ctypedef unsigned int socklen_t
     ssize_t recv(int fd, void *into, size_t room, int flags)
     ssize_t send(int fd, const void *data, size_t length, int flags)
+    int getsockopt(int fd, int level, int option, void *value, socklen_t *length)
     int setsockopt(int fd, int level, int option, const void *value, socklen_t length)
 
 cdef extern from "<unistd.h>" nogil:
@@ -56,20 +61,31 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef enum:
     STALLED = 300000        # milliseconds that TCP keeps what nobody acknowledges (X59)
-    IN_SOCKET = 1048576     # bytes the socket may hold for us; the kernel caps it at net.core.wmem_max
+    SILENT = 60             # seconds until TCP asks a silent peer whether it lives,
+    ASK_AGAIN = 15          # and between two questions
+    IN_UNIX_SOCKET = 1048576    # bytes a unix socket may hold for us; the kernel caps it at net.core.wmem_max
+
+
+cdef inline void set_option(int fd, int level, int option, int value) noexcept nogil:
+    """A socket that refuses is served all the same."""
+    setsockopt(fd, level, option, &value, sizeof(value))
 
 
 cdef void channel_begin(Channel *channel, int fd) noexcept nogil:
-    """Take over a connected socket. Failing options are no failure: unix sockets have no TCP_NODELAY."""
-    cdef int yes = 1
-    cdef int stalled = STALLED
-    cdef int room = IN_SOCKET
+    """Take over a connected socket. TCP sizes its buffers better than a fixed number would."""
+    cdef int family = 0
+    cdef socklen_t length = sizeof(family)
     channel.fd, channel.error = fd, 0
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK)
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes))
-    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &stalled, sizeof(stalled))
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &yes, sizeof(yes))
-    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room))
+    getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &length)
+    if family == AF_UNIX:
+        set_option(fd, SOL_SOCKET, SO_SNDBUF, IN_UNIX_SOCKET)
+        return
+    set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1)
+    set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, STALLED)
+    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, SILENT)
+    set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, ASK_AGAIN)
+    set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1)
 
 
 cdef void channel_close(Channel *channel) noexcept nogil:

@@ -145,8 +145,12 @@ cdef int store_sync(Store *store) noexcept nogil:
     return 0
 
 
-cdef inline bint unsupported(int error) noexcept nogil:
-    return error == EOPNOTSUPP or error == ENOSYS or error == ENODEV or error == EINVAL
+cdef inline bint unsupported(int error, bint *for_good) noexcept nogil:
+    """Whether fallocate cannot do it; EINVAL is about this range alone (a block device wants whole sectors)."""
+    if error == EOPNOTSUPP or error == ENOSYS or error == ENODEV:
+        for_good[0] = True
+        return True
+    return error == EINVAL
 
 
 cdef int allocate(Store *store, int mode, uint64_t offset, uint64_t length) noexcept nogil:
@@ -165,10 +169,7 @@ cdef int store_trim(Store *store, uint64_t offset, uint64_t length) noexcept nog
     if store.kind == STORE_NULL or store.no_punch:
         return 0
     error = allocate(store, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length)
-    if unsupported(error):
-        store.no_punch = True
-        return 0
-    return error
+    return 0 if unsupported(error, &store.no_punch) else error
 
 
 cdef int store_zero(Store *store, uint64_t offset, uint64_t length, bint provision) noexcept nogil:
@@ -178,14 +179,12 @@ cdef int store_zero(Store *store, uint64_t offset, uint64_t length, bint provisi
         return 0
     if not provision and not store.no_punch:
         error = allocate(store, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length)
-        if not unsupported(error):
+        if not unsupported(error, &store.no_punch):
             return error
-        store.no_punch = True
     if not store.no_zero_range:
         error = allocate(store, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length)
-        if not unsupported(error):
+        if not unsupported(error, &store.no_zero_range):
             return error
-        store.no_zero_range = True
     return write_zeroes(store, offset, length)
 
 

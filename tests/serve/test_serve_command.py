@@ -55,6 +55,7 @@ def test_what_cannot_be_served_is_one_line(place, image):
     assert "given twice" in fails(*where, f"a={image}", f"a={image}")
     assert "neither a regular file nor a block device" in fails(*where, "-r", "/dev/zero")
     assert "4096" in fails(*where, f"{'n' * 4097}={image}")
+    assert "how large" in fails(*where, "null:many")
     assert "give the files" in fails(*where)
     assert not (place / "s").exists()
 

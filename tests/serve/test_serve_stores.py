@@ -3,7 +3,9 @@
 import itertools
 import os
 import struct
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from raw_client import DONE, Raw
@@ -135,3 +137,52 @@ def test_a_hole_of_a_terabyte_is_read_status_and_all(serve, place):
     assert client.size == 1 << 40
     assert extents(client, (1 << 40) - (1 << 31), 1 << 31) == [(1 << 31, HOLE)]
     assert client.read((1 << 40) - 512, 512) == bytes(512)
+
+
+@pytest.fixture
+def loop(image):
+    """The image as a block device."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can attach a loop device")
+    attached = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True)
+    if attached.returncode:
+        pytest.skip(f"this kernel has no loop device to give: {attached.stderr.strip()}")
+    yield Path(attached.stdout.strip())
+    subprocess.run(["losetup", "--detach", attached.stdout.strip()], check=True)
+
+
+def test_a_block_device_is_served_in_full_and_takes_ranges_off_its_sectors(serve, loop, image):
+    served = serve(default=loop)
+    client = served.client(contexts=True)
+    before = image.read_bytes()
+    assert client.size == 4 * MIB and client.read(0, 4 * MIB) == before
+    assert client.ask(Command.WRITE, 1000, 3000, b"b" * 3000) == 0
+    assert client.ask(Command.TRIM, MIB + 100, 100) == 0
+    assert client.ask(Command.WRITE_ZEROES, 2 * MIB + 100, 1000) == 0
+    assert client.ask(Command.WRITE_ZEROES, 3 * MIB, MIB // 2) == 0
+    assert client.ask(Command.FLUSH) == 0
+    assert extents(client, 0, 4096) == [(4096, 0)]
+    after = client.read(0, 4 * MIB)
+    assert after[:5000] == before[:1000] + b"b" * 3000 + before[4000:5000]
+    assert (
+        after[2 * MIB : 2 * MIB + 2000]
+        == before[2 * MIB : 2 * MIB + 100] + bytes(1000) + (before[2 * MIB + 1100 : 2 * MIB + 2000])
+    )
+    assert after[3 * MIB : 3 * MIB + MIB // 2] == bytes(MIB // 2)
+    served.table.remove("")
+
+
+@pytest.mark.parametrize("structured", [True, False])
+def test_a_null_disk_reads_as_zeroes_and_keeps_nothing(serve, structured):
+    client = serve(default="null:3M").client(structured=structured)
+    assert client.size == 3 * MIB
+    assert client.ask(Command.WRITE, 5, 3 * MIB - 5, b"n" * (3 * MIB - 5)) == 0
+    assert client.read(0, 3 * MIB) == bytes(3 * MIB)
+    for command in (Command.TRIM, Command.WRITE_ZEROES, Command.CACHE):
+        assert client.ask(command, 0, MIB) == 0
+    assert client.ask(Command.FLUSH) == 0
+
+
+def test_a_null_disk_is_one_hole(serve):
+    client = serve(default="null:1T").client(contexts=True)
+    assert extents(client, 1 << 39, 1 << 20) == [(1 << 20, HOLE)]

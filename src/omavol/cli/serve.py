@@ -59,8 +59,8 @@ def command(
 ) -> None:
     """Serve files and block devices by NBD, and print the URI of each.
 
-    A PATH without a name is the default export. Without --unix and --tcp it listens on localhost:10809. SIGTERM and
-    SIGINT end it: requests in hand are answered, files are synced.
+    A PATH without a name is the default export; null:SIZE is a disk of zeroes that keeps nothing. Without --unix and
+    --tcp it listens on localhost:10809. SIGTERM and SIGINT end it: requests in hand are answered, files are synced.
     """
     from omavol.serve.control import ControlServer
     from omavol.serve.errors import ServeError

@@ -164,7 +164,9 @@ cdef ssize_t piece_send(Outbox *box, Served *c, Piece *piece) noexcept nogil:
             piece.kind, piece.error = PIECE_ZEROES, NBD_EIO
             return 1
     elif piece.kind == PIECE_ZEROES:
-        n = channel_send(&c.channel, nothing_but_zeroes, SMALL_READ if length > SMALL_READ else length, True)
+        if length > SMALL_READ:
+            length, more = SMALL_READ, True
+        n = channel_send(&c.channel, nothing_but_zeroes, length, more)
     else:
         n = error_piece_send(c, piece, more)
     if n == CHANNEL_AGAIN:

@@ -16,8 +16,8 @@ SPARE_DESCRIPTORS = 64  # for exports, listeners, the control socket and Python 
 class Limits:
     """`handshake` is seconds from accept to the end of the negotiation.
 
-    Memory follows from these: a worker has 1 MiB of buffers, a connection about 200 bytes, and at most 1 MiB of
-    replies that its client does not take.
+    Memory follows from these: a worker has 1 MiB of buffers, a connection about 200 bytes, and one whose client does
+    not take its replies at most 1 MiB of them and 512 KiB of requests.
     """
 
     connections: int = CONNECTIONS

@@ -18,7 +18,10 @@ from omavol.serve.listeners import Listener
 if TYPE_CHECKING:  # the stub's name for a shape; the compiled module gives plain dicts
     from omavol._fastio import Facts
 
-__all__ = ["ExportTable", "disk_size"]
+__all__ = ["ExportTable", "disk_size", "null_size"]
+
+NULL = -1  # the descriptor of a disk that reads as zeroes and drops what is written
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 
 
 class ExportTable:
@@ -49,7 +52,9 @@ class ExportTable:
         return list(self._listeners)
 
     def add_path(self, name: str, path: str, *, read_only: bool) -> ServedExport:
-        """Open a regular file or block device and serve all of it."""
+        """Open a regular file or block device and serve all of it; null:SIZE is a disk of zeroes that keeps nothing."""
+        if path.startswith("null:"):
+            return self._add(name, NULL, null_size(path), read_only, "")
         try:
             descriptor = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
@@ -66,6 +71,9 @@ class ExportTable:
     ) -> ServedExport:
         """Serve the first `size` bytes of a descriptor, which is the table's unless this raises ExportRefused."""
         _check_access(descriptor, read_only)
+        return self._add(name, descriptor, size, read_only, description)
+
+    def _add(self, name: str, descriptor: int, size: int, read_only: bool, description: str) -> ServedExport:
         try:
             return _served(self._server.add(name, descriptor, size, read_only, description))
         except TableError as error:
@@ -117,6 +125,20 @@ def disk_size(descriptor: int, path: str) -> int:
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         raise ExportRefused("not_a_disk", f"{path} is neither a regular file nor a block device")
     return os.lseek(descriptor, 0, os.SEEK_END)
+
+
+def null_size(text: str) -> int:
+    """Bytes of null:SIZE, with K, M, G, T or P for powers of 1024.
+
+    >>> null_size("null:1T")
+    1099511627776
+    """
+    number, unit = text.removeprefix("null:"), ""
+    if number[-1:].upper() in _UNITS:
+        number, unit = number[:-1], number[-1:].upper()
+    if not (number.isascii() and number.isdigit() and int(number) * _UNITS[unit] < 2**63):
+        raise ExportRefused("unusable", f"{text} does not say how large the disk is", "Write null:SIZE, as null:64G.")
+    return int(number) * _UNITS[unit]
 
 
 def _read_only_advice(path: str) -> str:
