@@ -109,6 +109,7 @@ def test_the_file_stays_small(tmp_path, make_job, monkeypatch):
     for number in range(200):
         kept.save_job(make_job("j-1", sequence=number), durable=False)
     assert (tmp_path / "s/agent.journal").stat().st_size < 25_000
+    assert len(kept.jobs()) == 1
     kept = reopened(kept, tmp_path / "s")
     assert kept.job("j-1").progress.sequence == 199
     kept.close()

@@ -19,6 +19,12 @@ def test_a_pass_does_not_begin_without_room(source, running, monkeypatch, ledger
     assert all(record.released for record in ledger.points())
 
 
+def test_a_stopped_machine_overwrites_nothing_and_needs_no_room(source, machine, monkeypatch):
+    monkeypatch.setattr(overlay, "SPACE_FLOOR", 1 << 62)
+    point = source.freeze(machine.machine, FULL)
+    source.complete(point.id)
+
+
 def test_a_pass_is_given_up_when_room_gets_short_and_the_machine_writes_on(source, running, monkeypatch):
     point = source.freeze(running.machine, FULL)
     source.check(point.id)

@@ -152,7 +152,7 @@ class State:
 
     def _append(self, kind: int, payload: bytes, *, durable: bool) -> None:
         self._journal.append(kind, payload, durable=durable)
-        if self._journal.size > COMPACT_ABOVE:
+        if self._journal.size > self._compact_above:
             self._compact()
 
     def _replay(self) -> str:
@@ -189,3 +189,4 @@ class State:
                 *((_POINT, encode(point)) for point in self._points.values()),
             ]
         )
+        self._compact_above = max(COMPACT_ABOVE, 4 * self._journal.size)

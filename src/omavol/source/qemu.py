@@ -80,6 +80,7 @@ class QemuSource:
         try:
             with self._running(machine.monitor) as monitor:
                 if monitor is not None:
+                    overlay.check_space(self._runtime)
                     record = msgspec.structs.replace(record, monitor=str(machine.monitor))
                     return self._freeze(monitor, record, machine, disks, base_points)
             daemon = StorageDaemon()
@@ -101,7 +102,8 @@ class QemuSource:
     def check(self, point_id: str) -> None:
         """See `Source.check`."""
         record = self._record(point_id)
-        overlay.check_space(self._runtime)
+        if record.monitor is not None:
+            overlay.check_space(self._runtime)
         with self._monitor_of(record) as monitor:
             if monitor is None:
                 raise MonitorLost("the machine stopped while it was being read")
