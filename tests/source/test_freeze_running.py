@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from random import Random
 
 import pytest
 
@@ -45,6 +46,30 @@ def test_the_view_is_the_instant_of_the_freeze_whatever_is_written_after(source,
     assert {name: view.content(disk) for name, disk in point.disks.items()} == before
     assert running.read("disk-2000") != before["disk-2000"]
     assert all(disk.context is None and disk.reason for disk in point.disks.values())
+
+
+def test_the_view_holds_while_it_is_read_and_written_at_once(source, view, running):
+    running.write("disk-2000", 0, os.urandom(12 * MIB))
+    before = running.read("disk-2000")
+    point = source.freeze(running.machine, {"disk-2000": None})
+    stop, written = threading.Event(), threading.Event()
+
+    def overwrite():
+        random = Random(1)
+        while not stop.is_set():
+            running.write("disk-2000", random.randrange(12 * MIB), random.randbytes(random.randrange(1, 200 * KIB)))
+            written.set()
+
+    writer = threading.Thread(target=overwrite)
+    writer.start()
+    try:
+        assert written.wait(10)
+        for _ in range(2):
+            assert view.content(point.disks["disk-2000"]) == before
+    finally:
+        stop.set()
+        writer.join()
+    assert running.read("disk-2000") != before
 
 
 def test_all_disks_are_frozen_at_one_instant(source, view, running):
