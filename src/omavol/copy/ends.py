@@ -19,14 +19,17 @@ __all__ = ["ALLOCATION", "NULL", "End", "open_destination", "open_source"]
 NULL = "null:"
 ALLOCATION = "base:allocation"
 _EXTRA_PATIENCE = 3.0  # seconds for connections after the first: a server may promise more than it accepts
-_SEND_BUFFER = 1 << 20  # bytes asked for; the kernel grants up to net.core.wmem_max
+_SEND_BUFFER = 1 << 19  # bytes asked for; the kernel grants up to net.core.wmem_max
 _MULTI_CONN = 1 << 8
 _READ_ONLY = 1 << 1
 
 
 @dataclass(frozen=True)
 class End:
-    """One end, open. `contexts` are the ids of the selected meta contexts; `empty`: a file that was just made."""
+    """One end, open. `contexts` are the ids of the selected meta contexts; `empty`: a file that was just made.
+
+    `near`: on this machine, for all we know: a file, or a server behind a unix socket.
+    """
 
     kind: str
     name: str
@@ -38,6 +41,7 @@ class End:
     structured: bool = False
     contexts: Mapping[str, int] = field(default_factory=dict)
     empty: bool = False
+    near: bool = True
 
     def close(self) -> None:
         for fd in self.fds:
@@ -178,6 +182,7 @@ def _connect(name: str, side: str, connections: int, timeout: float, contexts: S
         export.maximum,
         export.structured,
         export.contexts,
+        near=first.uri.socket is not None,
     )
 
 
@@ -190,7 +195,7 @@ def _differs(name: str, side: str) -> CopyError:
 
 
 def _widen_send_buffer(fd: int) -> None:
-    """Let a whole request stand in the socket, so that the peer never waits for the next one."""
+    """Let the peer find work when it wakes, and no more than its cache holds (212,992 by default: 1.3x slower)."""
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as duplicate:
         duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
 

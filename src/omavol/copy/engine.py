@@ -22,8 +22,14 @@ __all__ = ["Counters", "Job", "Options", "Result", "replicate"]
 
 TIMEOUT = 60.0  # seconds without progress at one end
 CONNECTIONS = 4
-_REQUEST = 256 * 1024  # bytes: what is received stays in the cache of the core that hashes and sends it
-_REQUEST_BY_SENDFILE = 1024 * 1024  # bytes: nothing is touched, so fewer system calls are all that counts
+
+# Measured with all processes on two cores (2 GiB in page cache): what is in flight should fit the caches of the cores
+# that pass it on. qemu-nbd of a qcow2 into omavol serve, with digests: 16 MiB in flight 1.28 s, 4 MiB 1.10 s. A file
+# into omavol serve: 16 MiB 0.69 s, 4 MiB 0.52 s. Over a network the way itself holds bytes, so there it is 16 MiB.
+_REQUEST = 512 * 1024
+_REQUEST_BY_SENDFILE = 1024 * 1024  # nothing is touched: fewer system calls are all that counts
+_IN_FLIGHT_HERE = 4 * 1024 * 1024
+_IN_FLIGHT_FAR = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,7 @@ class Job:
             timeout=options.timeout,
             rate=self._rate,
             request_size=_REQUEST_BY_SENDFILE if source.kind == "file" and not options.digests else _REQUEST,
+            in_flight=_IN_FLIGHT_HERE if source.near and destination.near else _IN_FLIGHT_FAR,
         )
         self._loop = loop  # from here on cancel and rate reach it; what came before is handed on
         loop.rate = self._rate
