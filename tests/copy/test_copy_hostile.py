@@ -14,7 +14,7 @@ from omavol.copy.engine import Job, Options
 from omavol.copy.errors import CopyError
 
 DISK = content(SIZE)
-SECOND = 256 * KIB  # the offset of the second request of a piece
+SECOND = 512 * KIB  # the offset of the second request
 
 
 def of_disk(asked):
