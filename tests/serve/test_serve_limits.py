@@ -1,9 +1,13 @@
 """Clients in great number, in no hurry, in bad faith: each costs little, and none costs another anything."""
 
+import ctypes
+import os
 import resource
 import signal
 import socket
 import struct
+import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -190,3 +194,39 @@ def test_many_clients_at_once_all_get_their_bytes(served, image):
             chunk = client.chunk()
             assert chunk.payload[8:] == data[4096 * chunk.cookie : 4096 * (chunk.cookie + 1)]
             assert chunk.cookie == n
+
+
+def test_busy_clients_on_every_worker_do_not_keep_a_new_one_out(serve, image):
+    """Two workers, two clients that always have requests waiting, and a third who only now comes."""
+    served = serve(default=image, limits=Limits(workers=2))
+    over = threading.Event()
+
+    def hurry(client):
+        batch = b"".join(client.pack(Command.READ, 4096 * n, 4096) for n in range(64))
+        client.say(batch)
+        while not over.is_set():
+            client.say(batch)
+            client.hear(64 * (28 + 4096))
+        client.hear(64 * (28 + 4096))
+
+    busy = [threading.Thread(target=hurry, args=(served.client(),)) for _ in range(2)]
+    for thread in busy:
+        thread.start()
+    try:
+        for _ in range(5):
+            late = served.client()
+            assert len(late.read(0, MIB)) == MIB
+            late.socket.close()
+    finally:
+        over.set()
+        for thread in busy:
+            thread.join(20)
+
+
+def test_a_client_is_served_while_python_does_not_move(served, image):
+    """From accept to the last reply no Python: nbdinfo and nbdcopy get all they want while the GIL is held."""
+    argv = f"nbdinfo --size '{served.uri}' && nbdcopy '{served.uri}' null:"
+    process = subprocess.Popen(["timeout", "20", "sh", "-c", argv], stdout=subprocess.DEVNULL)
+    wait_and_keep_the_gil = ctypes.PyDLL(None).waitid
+    assert wait_and_keep_the_gil(os.P_PID, process.pid, ctypes.create_string_buffer(128), os.WEXITED | os.WNOWAIT) == 0
+    assert process.wait(20) == 0

@@ -143,7 +143,7 @@ cdef Verdict give_replies(Worker *w, Served *c) noexcept nogil:
 cdef Verdict await_more(Worker *w, Served *c) noexcept nogil:
     """Wait a little for either direction, and receive; PARK when nothing comes or others want the worker."""
     cdef int wanted = 0, ready
-    cdef bint patient = c.table.idle > 0 or c.table.connection_count <= <uint32_t>c.table.worker_count
+    cdef bint patient = c.table.idle > 0 or c.table.connection_count < <uint32_t>c.table.worker_count
     if box_empty(&w.box):
         if not c.writing:
             let_go(w, c)
