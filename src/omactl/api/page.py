@@ -44,6 +44,8 @@ th, td {{ text-align: left; padding: .4rem .8rem; border-bottom: 1px solid #ccc;
 
 async def login(request: Request) -> Response:
     """Spend the code of a one-time link; the browser gets a session of its own."""
+    if request.method == "HEAD":  # a look at the link, by whatever shows previews of links, does not spend it
+        return Response(status_code=204)
     session = await world(request).keys.open_session(request.query_params.get("code", ""))
     if session is None:
         raise Failure("link_used")

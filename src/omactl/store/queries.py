@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from omactl.rules.messages import Failure
-from omactl.rules.transitions import StepStatus
+from omactl.rules.transitions import FINAL, LIVE, StepStatus
 from omactl.store.rows import Job, JobDisk, JobStep, columns_of, of_row
 from omactl.store.schema import UtcTime, contexts, job_disks, job_steps, jobs
 
@@ -129,7 +129,7 @@ def _conditions(wanted: Filter) -> list[sa.ColumnElement[bool]]:
     if wanted.status is not None:
         conditions.append(jobs.c.status == wanted.status)
     if wanted.live is not None:
-        conditions.append(jobs.c.completed_at.is_(None) if wanted.live else jobs.c.completed_at.is_not(None))
+        conditions.append(jobs.c.status.in_([status.value for status in (LIVE if wanted.live else FINAL)]))
     if wanted.machine is not None:
         conditions.append(sa.or_(jobs.c.context_id == wanted.machine, contexts.c.vm_name == wanted.machine))
     if wanted.cursor is not None:

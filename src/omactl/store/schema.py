@@ -162,6 +162,7 @@ jobs = sa.Table(
     sa.Index("oma_jobs_created", "created_at", "id"),
     sa.Index("oma_jobs_context", "context_id", "created_at"),
     sa.Index("oma_jobs_status", "status", "created_at"),
+    sa.Index("oma_jobs_kind", "kind", "created_at"),
 )
 
 job_steps = sa.Table(

@@ -42,6 +42,7 @@ class Outcome:
 
     decision: Decision
     report: Report
+    unanswered: float = 0.0
 
 
 @dataclass
@@ -180,7 +181,7 @@ class Follower:
     def _judge(self, followed: _Followed, answer: Answer) -> None:
         decision = decide(followed.facts, answer)
         if decision.action not in _STAY and decision.action is not Action.ASK and not followed.outcome.done():
-            followed.outcome.set_result(Outcome(decision, followed.report))
+            followed.outcome.set_result(Outcome(decision, followed.report, followed.facts.unanswered))
 
     # --- writing ---
 

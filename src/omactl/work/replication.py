@@ -143,7 +143,8 @@ class Replication:
         recorded = {step.name: step.status for step in await self._database.read(queries.steps_of, plan.job.id)}
         facts = facts_of(plan.job, recorded, self._settings.timing.lost_after)
         outcome = await self._followers.watch(plan.source, plan.job.hold, facts)
-        await self._database.write(jobs.write_progress, [progress_write(plan.job.hold, outcome.report, 0.0)])
+        last = progress_write(plan.job.hold, outcome.report, outcome.unanswered)
+        await self._database.write(jobs.write_progress, [last])
         if outcome.decision.action in (Action.PROVE, Action.COMPLETE):
             return tuple(disk_after(disk, outcome.report) for disk in plan.disks)
         raise _failure(outcome, plan, facts)

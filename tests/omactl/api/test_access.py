@@ -82,6 +82,7 @@ async def test_the_admin_token_is_written_once_for_this_user_alone(world, app):
 
 async def test_a_link_opens_the_page_once(client, anyone, problem):
     path = (await client.post(f"{V1}/access/links")).json()["path"]
+    assert (await anyone.head(path)).status_code == 204, "a preview does not spend it"
     opened = await anyone.get(path)
     assert (opened.status_code, opened.headers["location"]) == (303, "/")
     cookie = opened.headers["set-cookie"].lower()

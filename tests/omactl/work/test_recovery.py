@@ -101,6 +101,7 @@ async def test_a_source_silent_for_too_long_is_lost(world):
     await world.start()
     job = await world.ended(job)
     assert (job.status, job.error_code) == (JobStatus.FAILED, "source_unreachable_timeout")
+    assert job.unanswered_seconds > world.timing.lost_after
     assert {session.state for session in world.volumes.sessions.values()} == {SessionState.ENDED}
     world.agent.refuse.clear()
     world.agent.autopilot = True
