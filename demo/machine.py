@@ -100,12 +100,14 @@ class SourceMachine:
             }
             blockdevs += ["--blockdev", json.dumps(blockdev)]
             exports += ["--export", json.dumps(export)]
-        monitor = self.folder / "qmp.sock"
-        chardev = f"socket,id=monitor,path={monitor},server=on,wait=off"
+        pid = self.folder / "machine.pid"  # written when all is ready: a look at the monitor itself would be a client
+        pid.unlink(missing_ok=True)
+        chardev = f"socket,id=monitor,path={self.folder / 'qmp.sock'},server=on,wait=off"
         argv = ["qemu-storage-daemon", "--chardev", chardev, "--monitor", "chardev=monitor", *blockdevs, *exports]
+        argv += ["--pidfile", str(pid)]
         with (self.folder / "machine.log").open("ab") as log:
             self._process = subprocess.Popen(argv, stdout=log, stderr=log)
-        wait_until(lambda: is_listening(monitor) and self.data_disk.stat().st_size == self.data_size, self._process)
+        wait_until(pid.exists, self._process)
 
     def stop(self) -> None:
         """End the process; its FUSE exports go with it."""
