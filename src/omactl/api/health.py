@@ -21,7 +21,7 @@ from omavol.schema.common import now
 
 __all__ = ["health"]
 
-LIMIT = 2.0  # seconds for each part
+LIMIT = 1.0  # seconds for each part: below the patience of whoever asks
 
 
 async def health(request: Request) -> Response:

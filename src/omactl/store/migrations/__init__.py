@@ -18,6 +18,7 @@ from alembic.script import Script, ScriptDirectory
 
 from omactl.store.engine import Database
 from omactl.store.schema import schema_migrations
+from omavol.schema.common import now
 
 __all__ = ["Revision", "is_current", "migrate", "revisions"]
 
@@ -74,26 +75,31 @@ def _applied(connection: sa.Connection) -> set[str]:
 
 
 def _upgrade(connection: sa.Connection) -> list[Revision]:
+    scripts = _scripts()
     done = _applied(connection)
+    if len(done) == len(scripts):
+        return []
     command.upgrade(_config(connection), "head")
-    return [_revision(script, True) for script in _scripts() if script.revision not in done]
+    _record(connection, scripts)
+    return [_revision(script, True) for script in scripts if script.revision not in done]
+
+
+def _record(connection: sa.Connection, scripts: list[Script]) -> None:
+    """Note in schema_migrations what is not there yet: also what an upgrade that broke off had applied."""
+    known = set(connection.execute(sa.select(schema_migrations.c.version)).scalars())
+    fresh = [
+        {
+            "version": script.revision,
+            "description": script.doc,
+            "applied_at": now(),
+            "checksum": hashlib.sha256(Path(script.path).read_bytes()).hexdigest(),
+        }
+        for script in scripts
+        if script.revision not in known
+    ]
+    if fresh:
+        connection.execute(sa.insert(schema_migrations), fresh)
 
 
 def _revision(script: Script, applied: bool) -> Revision:
     return Revision(version=script.revision, description=script.doc, applied=applied)
-
-
-def record(connection: sa.Connection, script: Script, applied_at: object) -> None:
-    """Note an applied revision in schema_migrations, once that table is there (env.py calls this after each)."""
-    if not sa.inspect(connection).has_table(schema_migrations.name):
-        return
-    known = set(connection.execute(sa.select(schema_migrations.c.version)).scalars())
-    directory = ScriptDirectory.from_config(_config())
-    missing = [each for each in directory.iterate_revisions(script.revision, "base") if each.revision not in known]
-    for each in missing:
-        checksum = hashlib.sha256(Path(each.path).read_bytes()).hexdigest()
-        connection.execute(
-            sa.insert(schema_migrations).values(
-                version=each.revision, description=each.doc, applied_at=applied_at, checksum=checksum
-            )
-        )
