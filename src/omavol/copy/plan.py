@@ -34,10 +34,12 @@ def plan(
     >>> plan(4096, allocation=[(0, 2048, 3)], changed=[(1024, 2048)])
     [(1024, 1024, True), (2048, 1024, False)]
     """
-    wanted = [(0, size)] if changed is None else list(_merge(_widen(changed, size, block)))
+    wanted = [(0, size)] if changed is None else _merge(_widen(changed, size, block))
     zeroes = _merge(
         _shrink(((at, length) for at, length, flags in allocation or () if flags & STATE_ZERO), size, block)
     )
+    if allocation is None:
+        return [(begin, end - begin, False) for begin, end in wanted if begin < end]
     return [piece for piece in _split(wanted, zeroes) if piece[1]]
 
 
@@ -71,7 +73,7 @@ def _merge(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         yield begin, end
 
 
-def _split(wanted: list[tuple[int, int]], zeroes: Iterator[tuple[int, int]]) -> Iterator[Work]:
+def _split(wanted: Iterable[tuple[int, int]], zeroes: Iterator[tuple[int, int]]) -> Iterator[Work]:
     """The wanted ranges, cut at the borders of the zero ranges; both are sorted and disjoint."""
     zero = next(zeroes, None)
     for begin, end in wanted:

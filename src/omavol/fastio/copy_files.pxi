@@ -1,11 +1,13 @@
 # File to file: the kernel copies, sharing blocks where the file system can; holes stay holes.
 
 cdef int copy_in_kernel(CopyState *c) noexcept nogil:
-    """All work between two files by copy_file_range; 0, 1 where the kernel cannot (nothing was copied), -1 failed."""
+    """All work between two files by copy_file_range; 0, 1 where the loop has to go on, -1 failed."""
     cdef off_t at, to
     cdef uint64_t left
     cdef ssize_t n
     while c.work_next < c.work_count:
+        if c.rate:
+            return 1                # a limit was set meanwhile: the loop keeps it
         if c.cancel:
             return fail_copy(c, NO_SIDE, COPY_CANCELLED, 0, c.done, b"cancelled")
         if c.work[c.work_next].kind == WORK_ZERO:

@@ -246,6 +246,8 @@ cdef void settle_records(CopyState *c) noexcept nogil:
     cdef size_t i, kept = 0
     cdef DigestRecord *last
     cdef DigestRecord *record
+    if c.record_count == 0:
+        return
     qsort(c.records, c.record_count, sizeof(DigestRecord), by_offset)
     for i in range(c.record_count):
         record = &c.records[i]
