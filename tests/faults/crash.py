@@ -75,8 +75,7 @@ class Stack:
 
     def finish(self, job_id: str) -> dict[str, Any]:
         """The job when it has ended."""
-        ended = lambda job: job["status"] in FINAL  # noqa: E731 -- the shortest way to say it
-        return self.control.wait(job_id, until=ended, seen=lambda job: None, limit=LIMIT)
+        return self.control.wait(job_id, until=has_ended, seen=lambda job: None, limit=LIMIT)
 
     def replicate(self) -> dict[str, Any]:
         return self.finish(self.control.replicate("web01"))
@@ -98,6 +97,10 @@ class Stack:
             if digest(Path(self.volumes.volume(disk["volume_id"])["device_path"]), disk["capacity_bytes"])
             != digest(sources[disk["disk_id"]], disk["capacity_bytes"])
         ]
+
+
+def has_ended(job: dict[str, Any]) -> bool:
+    return job["status"] in FINAL
 
 
 def digest(path: Path, size: int) -> str:
