@@ -24,7 +24,10 @@ cdef extern from "<fcntl.h>" nogil:
         F_GETFL
         F_SETFL
         O_NONBLOCK
+        SPLICE_F_MOVE
+        SPLICE_F_NONBLOCK
     int fcntl(int fd, int command, ...)
+    ssize_t splice(int source, off_t *source_at, int into, off_t *into_at, size_t length, unsigned int flags)
 
 cdef extern from "<netinet/in.h>" nogil:
     enum:
@@ -144,6 +147,22 @@ cdef ssize_t channel_send_file(Channel *channel, int file, uint64_t offset, size
             if errno == EPIPE or errno == ECONNRESET or errno == ENOTCONN or errno == ETIMEDOUT:
                 return CHANNEL_BROKEN
             return CHANNEL_UNREADABLE
+
+
+cdef ssize_t channel_splice(Channel *channel, int pipe, size_t length) noexcept nogil:
+    """Take what is there, at most `length` bytes, into an empty pipe by reference (splice(2)): nothing is copied."""
+    cdef ssize_t n
+    while True:
+        n = splice(channel.fd, NULL, pipe, NULL, length, SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
+        if n > 0:
+            return n
+        if n == 0:
+            return CHANNEL_CLOSED
+        if errno == EAGAIN:
+            return CHANNEL_AGAIN
+        if errno != EINTR:
+            channel.error = errno
+            return CHANNEL_BROKEN
 
 
 cdef int channel_wait(Channel *channel, int directions, int milliseconds) noexcept nogil:

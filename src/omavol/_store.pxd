@@ -26,6 +26,7 @@ cdef int store_open(Store *store, int fd, uint64_t size) noexcept nogil
 cdef int store_close(Store *store) noexcept nogil
 cdef int store_read(Store *store, uint8_t *into, size_t length, uint64_t offset) noexcept nogil
 cdef int store_write(Store *store, const uint8_t *data, size_t length, uint64_t offset) noexcept nogil
+cdef int store_write_pipe(Store *store, int pipe, size_t *length, uint64_t offset) noexcept nogil
 cdef int store_sync(Store *store) noexcept nogil
 cdef int store_trim(Store *store, uint64_t offset, uint64_t length) noexcept nogil
 cdef int store_zero(Store *store, uint64_t offset, uint64_t length, bint provision) noexcept nogil

@@ -19,7 +19,9 @@ cdef extern from "<fcntl.h>" nogil:
         FALLOC_FL_PUNCH_HOLE
         FALLOC_FL_ZERO_RANGE
         POSIX_FADV_WILLNEED
+        SPLICE_F_MOVE
     int fallocate(int fd, int mode, off_t offset, off_t length)
+    ssize_t splice(int source, off_t *source_at, int into, off_t *into_at, size_t length, unsigned int flags)
     int posix_fadvise(int fd, off_t offset, off_t length, int advice)
 
 cdef extern from "<sys/stat.h>" nogil:
@@ -124,6 +126,26 @@ cdef int store_write(Store *store, const uint8_t *data, size_t length, uint64_t 
             data += n
             length -= <size_t>n
             offset += <uint64_t>n
+        elif n == 0:
+            error = EIO
+        elif errno != EINTR:
+            error = errno
+    oma_grow(&store.changes)
+    return error
+
+
+cdef int store_write_pipe(Store *store, int pipe, size_t *length, uint64_t offset) noexcept nogil:
+    """Write `length` bytes that stand in a pipe: one copy, none into memory of ours; `length` is what is left there.
+
+    EINVAL: this file system does not take from a pipe.
+    """
+    cdef off_t at = <off_t>offset
+    cdef ssize_t n
+    cdef int error = 0
+    while length[0] and not error:
+        n = splice(pipe, NULL, store.fd, &at, length[0], SPLICE_F_MOVE)
+        if n > 0:
+            length[0] -= <size_t>n
         elif n == 0:
             error = EIO
         elif errno != EINTR:

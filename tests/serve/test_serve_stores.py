@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import random
 import struct
 import subprocess
 import time
@@ -101,6 +102,29 @@ def test_writes_of_every_size_land_where_they_should(served, image, length):
     assert image.read_bytes() == before[:offset] + data + before[offset + length :]
 
 
+def test_large_writes_in_a_row_in_any_pieces_land_where_they_should(served, image):
+    """From the second on their payload goes from the socket to the file by reference; requests around it are kept."""
+    client, luck = served.client(), random.Random(7)
+    expected = bytearray(image.read_bytes())
+    stream, asked = bytearray(), 0
+    for _ in range(40):
+        length = luck.choice((1, 4096, 131071, 131072, 300000, MIB))
+        offset = luck.randrange(4 * MIB - length)
+        data = luck.randbytes(length)
+        expected[offset : offset + length] = data
+        stream += client.pack(Command.WRITE, offset, length, cookie=asked) + data
+        asked += 1
+        if luck.random() < 0.3:
+            stream += client.pack(Command.FLUSH, cookie=asked)
+            asked += 1
+    while stream:
+        piece = luck.choice((1, 27, 29, 4096, 70000, 1 << 20))
+        client.say(bytes(stream[:piece]))
+        del stream[:piece]
+    assert [client.chunk().cookie for _ in range(asked)] == list(range(asked))
+    assert image.read_bytes() == expected
+
+
 def test_a_full_destination_is_enospc_and_the_server_goes_on(command, place):
     """A tmpfs of 1 MiB, in a mount namespace of the server's own."""
     inside = 'mount -t tmpfs -o size=1m none "$1" && truncate -s 8M "$1/disk" && shift && exec "$@"'
@@ -110,9 +134,12 @@ def test_a_full_destination_is_enospc_and_the_server_goes_on(command, place):
     server = command("--unix", place / "s", full / "disk", wrapper=wrapper)
     with Raw(place / "s") as client:
         assert client.ask(Command.WRITE, 0, 4 * MIB, b"f" * 4 * MIB) == Error.ENOSPC
+        assert client.ask(Command.WRITE, 4 * MIB, 4 * MIB, b"g" * 4 * MIB) == Error.ENOSPC
         assert client.ask(Command.WRITE_ZEROES, 0, 8 * MIB, flags=CommandFlag.NO_HOLE) == Error.ENOSPC
         assert client.ask(Command.TRIM, 0, 8 * MIB) == 0
-        assert client.ask(Command.WRITE, 0, 4096, b"f" * 4096) == 0
+        for letter in (b"h", b"i"):
+            assert client.ask(Command.WRITE, MIB, MIB // 4, letter * (MIB // 4)) == 0
+            assert client.read(MIB, MIB // 4) == letter * (MIB // 4)
         assert client.ask(Command.FLUSH) == 0
     assert server.stop() == 0
 
@@ -157,6 +184,9 @@ def test_a_block_device_is_served_in_full_and_takes_ranges_off_its_sectors(serve
     before = image.read_bytes()
     assert client.size == 4 * MIB and client.read(0, 4 * MIB) == before
     assert client.ask(Command.WRITE, 1000, 3000, b"b" * 3000) == 0
+    for letter in (b"l", b"m"):
+        assert client.ask(Command.WRITE, MIB + 1, MIB // 2, letter * (MIB // 2)) == 0
+        assert client.read(MIB + 1, MIB // 2) == letter * (MIB // 2)
     assert client.ask(Command.TRIM, MIB + 100, 100) == 0
     assert client.ask(Command.WRITE_ZEROES, 2 * MIB + 100, 1000) == 0
     assert client.ask(Command.WRITE_ZEROES, 3 * MIB, MIB // 2) == 0

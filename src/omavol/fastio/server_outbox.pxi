@@ -1,6 +1,6 @@
 # Replies in order: bytes and file ranges, sent as far as the socket takes them.
 
-from libc.errno cimport EACCES, EDQUOT, EFBIG, ENOSPC, EPERM, EROFS
+from libc.errno cimport EACCES, EINVAL, EDQUOT, EFBIG, ENOSPC, EPERM, EROFS
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset, strlen
 

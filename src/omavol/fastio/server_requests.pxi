@@ -1,5 +1,6 @@
 # Requests of the transmission phase: taken from the receive buffer, judged, done, answered into the outbox.
 
+from omavol._channel cimport CHANNEL_BROKEN, CHANNEL_CLOSED, channel_splice
 from omavol._store cimport (
     STORE_NULL,
     store_cache,
@@ -8,6 +9,7 @@ from omavol._store cimport (
     store_sync,
     store_trim,
     store_write,
+    store_write_pipe,
     store_zero,
 )
 from omavol._wire cimport (
@@ -84,6 +86,7 @@ cdef int do_request(Worker *w, Served *c, Request *request) noexcept nogil:
         return 0
     if c.export.state == EXPORT_ENDING:
         error = NBD_ESHUTDOWN
+    c.large = request.type == CMD_WRITE and request.length >= LARGE_WRITE and c.holding.store.kind != STORE_NULL
     if request.type == CMD_WRITE:
         return begin_write(w, c, request, error)
     if error:
@@ -148,6 +151,49 @@ cdef void write_some(Worker *w, Served *c, size_t length) noexcept nogil:
     c.write.offset += length
     c.write.length -= length
     c.writing = c.write.length != 0
+
+
+cdef Verdict write_spliced(Worker *w, Served *c) noexcept nogil:
+    """Move payload from the socket to the store by reference, when none of it is in the receive buffer."""
+    cdef ssize_t n = channel_splice(&c.channel, w.pipe[1], c.write.length if c.write.length < PIPE else PIPE)
+    cdef size_t left
+    cdef int failure
+    if n == CHANNEL_BROKEN:
+        return END
+    if n == CHANNEL_CLOSED:
+        c.leaving = True
+    if n <= 0:
+        return GO_ON
+    c.moved += <uint64_t>n
+    left = <size_t>n
+    if left == c.write.length:
+        server_failpoint(b"serve.write-received")
+    failure = store_write_pipe(&c.holding.store, w.pipe[0], &left, c.write.offset)
+    if left and not empty_pipe(w, c, left, failure):
+        return END
+    c.write_error = c.write_error if c.write_error else nbd_error(failure if failure != EINVAL else 0)
+    w.counts.bytes_written += <uint64_t>n
+    c.write.offset += <uint64_t>n
+    c.write.length -= <uint64_t>n
+    c.writing = c.write.length != 0
+    return GO_ON if c.writing or end_write(w, c) == 0 else END
+
+
+cdef bint empty_pipe(Worker *w, Served *c, size_t left, int failure) noexcept nogil:
+    """Take what a failed write left in the pipe, and write it the plain way where the file takes from no pipe."""
+    cdef uint64_t offset = c.write.offset
+    cdef ssize_t n
+    while left:
+        n = server_read(w.pipe[0], w.buffer, left if left < RECEIVE_BUFFER else RECEIVE_BUFFER)
+        if n <= 0:
+            return False
+        if failure == EINVAL and not c.write_error:
+            c.write_error = nbd_error(store_write(&c.holding.store, w.buffer, <size_t>n, offset))
+        offset += <uint64_t>n
+        left -= <size_t>n
+    if failure == EINVAL:
+        close_pipe(w)
+    return True
 
 
 cdef int end_write(Worker *w, Served *c) noexcept nogil:

@@ -46,6 +46,8 @@ cdef enum:
     SMALL_READ = 65536              # up to here a READ is copied into the outbox, above it goes by reference
     RECEIVE_BUFFER = 524288
     OUTBOX_ROOM = 524288            # what a worker's outbox begins with
+    PIPE = 1048576                  # bytes that a worker's pipe holds: /proc/sys/fs/pipe-max-size of everyone
+    LARGE_WRITE = 131072            # from here on a payload goes through the pipe
     SEND_AT = 262144                # bytes gathered before they are sent though requests are left
     OUTBOX_MOST = 1048576           # queued replies of one connection; with more it is not read from
     EXTENTS_MOST = 2048              # extents in one answer; the client asks on from there
@@ -129,6 +131,7 @@ cdef struct Served:                 # a connection
     uint32_t write_error            # the write under way is refused or has failed; its payload is consumed
     Request write                   # under way: its payload is not all here; `length` is what is left
     bint writing
+    bint large                      # the last request was a large WRITE: the next header is received alone
     Negotiated agreed
     uint64_t moved, moved_before    # bytes that went either way; as a drain saw it last
     uint8_t quiet                   # looks of a drain without movement
@@ -167,6 +170,7 @@ cdef struct Worker:
     uint8_t *buffer                 # RECEIVE_BUFFER bytes
     uint8_t *text                   # MAXIMUM_STRING + 1 bytes
     size_t used, have
+    int[2] pipe                     # empty between payloads; -1: there is none
     Outbox box
     Counts counts                   # of the batch in hand
     int ready                       # directions known to be ready

@@ -22,6 +22,14 @@ cdef extern from "<sys/socket.h>" nogil:
         SOCK_NONBLOCK
     int accept4(int fd, void *address, void *length, int flags)
 
+cdef extern from "<fcntl.h>" nogil:
+    enum:
+        F_SETPIPE_SZ
+        O_CLOEXEC
+        O_NONBLOCK
+    int server_fcntl "fcntl"(int fd, int command, ...)
+    int pipe2(int *pipe, int flags)
+
 cdef extern from "<signal.h>" nogil:
     ctypedef struct sigset_t:
         pass
@@ -41,6 +49,21 @@ cdef extern from * nogil:
     #define oma_add(value, more) __atomic_add_fetch(value, more, __ATOMIC_RELAXED)
     """
     int oma_add(int *value, int more)
+
+
+cdef void open_pipe(Worker *w) noexcept nogil:
+    """A pipe as large as anybody may have one; without it payloads are copied once more, that is all."""
+    if pipe2(w.pipe, O_CLOEXEC | O_NONBLOCK) < 0:
+        w.pipe[0] = w.pipe[1] = -1
+    elif server_fcntl(w.pipe[0], F_SETPIPE_SZ, <int>PIPE) < 0:
+        close_pipe(w)
+
+
+cdef void close_pipe(Worker *w) noexcept nogil:
+    if w.pipe[0] >= 0:
+        server_close(w.pipe[0])
+        server_close(w.pipe[1])
+    w.pipe[0] = w.pipe[1] = -1
 
 
 cdef void set_ticking(Table *table) noexcept nogil:
@@ -134,6 +157,7 @@ cdef int start_workers(Table *table) noexcept nogil:
     for index in range(table.worker_count):
         w = &table.workers[index]
         w.table = table
+        open_pipe(w)
         w.buffer = <uint8_t *>malloc(RECEIVE_BUFFER)
         w.text = <uint8_t *>malloc(MAXIMUM_STRING + 1)
         failure = ENOMEM
@@ -157,6 +181,8 @@ cdef void stop_workers(Table *table) noexcept nogil:
         w = &table.workers[index]
         if w.started:
             pthread_join(w.thread, NULL)
+        if w.table != NULL:
+            close_pipe(w)
         free(w.buffer)
         free(w.text)
         box_free(&w.box)
