@@ -36,7 +36,7 @@ cdef int receive_replies(CopyState *c, CopyConnection *connection) noexcept nogi
         if n < 0:
             if errno == EAGAIN or errno == EINTR:
                 return 0
-            return fail_copy(c, connection.side, COPY_ERRNO, errno, offset_of(c, connection), b"receive")
+            return socket_failed(c, connection, b"receive")
         note_movement(c, connection)
         if connection.payload_left:
             taken = <uint32_t>n if <size_t>n < connection.payload_left else connection.payload_left

@@ -163,7 +163,17 @@ cdef ssize_t send_failed(CopyState *c, CopyConnection *connection) noexcept nogi
     """0 if the socket is full or the call was interrupted, else -1 with c.fault set."""
     if errno == EAGAIN or errno == EINTR:
         return 0
-    return fail_copy(c, connection.side, COPY_ERRNO, errno, offset_of(c, connection), b"send")
+    if errno == EPIPE:          # before it went, it may have said why
+        if receive_replies(c, connection) == 0:
+            fail_copy(c, connection.side, COPY_CLOSED, 0, offset_of(c, connection), b"send")
+        return -1
+    return socket_failed(c, connection, b"send")
+
+
+cdef int socket_failed(CopyState *c, CopyConnection *connection, const char *call) noexcept nogil:
+    """A socket's call failed by errno: the peer went away, or what the system says; always -1."""
+    cdef int kind = COPY_CLOSED if errno == ECONNRESET else COPY_ERRNO
+    return fail_copy(c, connection.side, kind, errno, offset_of(c, connection), call)
 
 
 cdef uint64_t offset_of(CopyState *c, CopyConnection *connection) noexcept nogil:

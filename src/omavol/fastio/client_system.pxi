@@ -3,6 +3,7 @@
 from libc.errno cimport (
     EAGAIN,
     EBADF,
+    ECONNRESET,
     EINTR,
     EINVAL,
     EIO,
@@ -10,6 +11,7 @@ from libc.errno cimport (
     ENOSYS,
     ENXIO,
     EOPNOTSUPP,
+    EPIPE,
     EROFS,
     ETXTBSY,
     EXDEV,
