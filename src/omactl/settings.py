@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from omactl.rules.recovery import LOST_AFTER
-from omactl.store.engine import sqlite_url
 from omavol.schema.volumes import ProofLevel
 
-__all__ = ["DEFAULT_OMAVOL", "DEFAULT_STATE", "Settings", "Timing"]
+__all__ = ["DEFAULT_OMAVOL", "DEFAULT_STATE", "Settings", "Timing", "sqlite_url"]
 
 DEFAULT_STATE = Path("/var/lib/oma/omactl")
 DEFAULT_OMAVOL = Path("/run/oma/volumes.sock")
@@ -47,3 +46,8 @@ class Settings:
     @property
     def database_url(self) -> str:
         return self.database or sqlite_url(self.state / "oma.sqlite")
+
+
+def sqlite_url(path: Path) -> str:
+    """The URL of an SQLite file, as --database takes it."""
+    return f"sqlite+aiosqlite:///{path}"

@@ -12,8 +12,9 @@ import pytest
 from builders import machine
 from worlds import World
 
+from omactl.settings import sqlite_url
 from omactl.store import contexts, sources
-from omactl.store.engine import Database, sqlite_url
+from omactl.store.engine import Database
 from omactl.store.migrations import migrate
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
@@ -12,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
-__all__ = ["Database", "database_clock", "sqlite_url"]
+__all__ = ["Database", "database_clock"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,11 +36,6 @@ def _sqlite_clock(element: database_clock, compiler: SQLCompiler, **_: Any) -> s
 @compiles(database_clock, "mysql", "mariadb")
 def _mariadb_clock(element: database_clock, compiler: SQLCompiler, **_: Any) -> str:
     return "UNIX_TIMESTAMP(NOW(6))"
-
-
-def sqlite_url(path: Path) -> str:
-    """The URL of an SQLite file, as --database takes it."""
-    return f"sqlite+aiosqlite:///{path}"
 
 
 class Database:

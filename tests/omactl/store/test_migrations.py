@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from omactl.settings import sqlite_url
 from omactl.store import migrations, schema
-from omactl.store.engine import Database, sqlite_url
+from omactl.store.engine import Database
 
 
 async def test_the_revisions_make_the_tables_of_the_schema(database):
