@@ -1,7 +1,7 @@
-"""One follower a source carries all its jobs: asks with one request, writes what changed with one transaction a second.
+"""One follower a source carries all its jobs: one request asks for all, one transaction a second writes what changed.
 
-Time without an answer is counted as time spent asking, on the monotonic clock, and kept with the job: a control plane
-that was down meanwhile has asked nobody.
+A young job is asked about more often than an old one. Time without an answer is counted as time spent asking, on the
+monotonic clock, and kept with the job: a control plane that was down meanwhile has asked nobody.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ __all__ = ["Follower", "Followers", "Outcome"]
 log = structlog.get_logger(__name__)
 
 _STAY = (Action.FOLLOW, Action.WAIT)
+SOON = 0.1  # seconds until a source is asked again about a job that was just handed over
+PATIENT = 8  # a job is asked about again after an eighth of the time that it has run
 WHOLE_LISTING_EVERY = 20  # rounds: a job that the source has forgotten shows only in a whole listing
 
 
@@ -53,6 +55,7 @@ class _Followed:
     report: Report = field(default_factory=lambda: Report(Answer.NOT_ASKED))
     written: Report | None = None
     asked: bool = False
+    since: float = field(default_factory=time.monotonic)
 
 
 class Followers:
@@ -126,8 +129,11 @@ class Follower:
 
     async def _pause(self) -> None:
         """Until the next round, or until a job comes or is to be cancelled; longer the longer no answer comes."""
-        wait = min(self._timing.follow * 2 ** min(self._misses, 6), self._timing.follow_limit)
         started = time.monotonic()
+        wait = min(self._timing.follow * 2 ** min(self._misses, 6), self._timing.follow_limit)
+        if not self._misses and self._jobs:
+            youngest = started - max(each.since for each in self._jobs.values())
+            wait = min(wait, max(SOON, youngest / PATIENT))
         try:
             async with asyncio.timeout(wait):
                 await self._nudged.wait()
