@@ -130,7 +130,8 @@ def test_a_full_destination_is_enospc_and_the_server_goes_on(command, place):
     inside = 'mount -t tmpfs -o size=1m none "$1" && truncate -s 8M "$1/disk" && shift && exec "$@"'
     full = place / "full"
     full.mkdir()
-    wrapper = ("unshare", "--map-root-user", "--mount", "sh", "-c", inside, "sh", str(full))
+    become_root = () if os.geteuid() == 0 else ("--map-root-user",)
+    wrapper = ("unshare", *become_root, "--mount", "sh", "-c", inside, "sh", str(full))
     server = command("--unix", place / "s", full / "disk", wrapper=wrapper)
     with Raw(place / "s") as client:
         assert client.ask(Command.WRITE, 0, 4 * MIB, b"f" * 4 * MIB) == Error.ENOSPC
