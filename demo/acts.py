@@ -120,7 +120,7 @@ class Story:
     # --- parts of acts ---------------------------------------------------------------------------------------------
 
     def _follow(self, job_id: str, until: Any = lambda job: job["status"] in FINAL) -> dict[str, Any]:
-        with Bar(job_id) as bar:
+        with Bar() as bar:
             return self.control.wait(
                 job_id,
                 until=lambda job: until(job) or job["status"] in FINAL,

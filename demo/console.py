@@ -28,19 +28,18 @@ def mebibytes(count: int) -> str:
 class Bar:
     """Progress of one job in bytes. On a terminal a bar; else a line a second, and only while bytes move."""
 
-    def __init__(self, title: str) -> None:
-        self._title = title
+    def __init__(self) -> None:
         self._last = (0.0, -1)
         self._progress = Progress(
-            TextColumn("   {task.description}"),
-            BarColumn(),
+            TextColumn("   {task.description:<32}"),
+            BarColumn(12),
             DownloadColumn(binary_units=True),
             TransferSpeedColumn(),
             console=out,
             transient=True,
             disable=not out.is_terminal,
         )
-        self._task = self._progress.add_task(title, total=None)
+        self._task = self._progress.add_task("", total=None)
 
     def __enter__(self) -> Bar:
         self._progress.start()
@@ -52,7 +51,7 @@ class Bar:
     def show(self, done: int, total: int, what: str) -> None:
         """`done` of `total` bytes; `what` the step in words."""
         if out.is_terminal:
-            self._progress.update(self._task, completed=done, total=total or None, description=f"{self._title}: {what}")
+            self._progress.update(self._task, completed=done, total=total or None, description=what)
             return
         when, before = self._last
         if what and total and done != before and time.monotonic() - when >= PLAIN_INTERVAL:
