@@ -55,6 +55,7 @@ class FakeServe:
         with self._guard:
             os.pwrite(self._files[name], data, offset)
             self.exports[name].requests += 1
+            self.exports[name].changes += 1
             self.exports[name].bytes_written += len(data)
 
     def zero(self, name: str, offset: int, length: int) -> None:
@@ -62,6 +63,7 @@ class FakeServe:
         with self._guard:
             os.pwrite(self._files[name], bytes(length), offset)
             self.exports[name].requests += 1
+            self.exports[name].changes += 1
 
     def flush(self, name: str) -> None:
         with self._guard:
@@ -149,6 +151,7 @@ def served(name: str, size: int) -> control.ServedExport:
         generation=1,
         connections=0,
         requests=0,
+        changes=0,
         bytes_read=0,
         bytes_written=0,
         flushes=0,

@@ -86,6 +86,7 @@ class Facts(TypedDict):
     generation: int
     connections: int
     requests: int
+    changes: int
     bytes_read: int
     bytes_written: int
     flushes: int

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.servers import OMAVOL
 from raw_client import SERVER, Raw
 
-from omavol.nbd.wire import Command, Option, OptionError
+from omavol.nbd.wire import Command, Error, Option, OptionError
 from omavol.serve.client import ControlClient
 from omavol.serve.errors import ControlFailed, ControlRefused
 
@@ -79,6 +79,24 @@ def test_a_descriptor_becomes_an_export_and_goes_again(control, opened, place, i
     assert (last.bytes_written, last.flushes, last.failed) == (512, 1, 0)
     assert image.read_bytes()[:512] == b"c" * 512
     assert control.list().exports == []
+
+
+def test_what_may_change_a_byte_is_counted_and_nothing_else(control, opened, place):
+    """By it the daemon knows that a session changed nothing: a client that looked and left tears no volume."""
+    control.add("0123abcd", opened(), SIZE)
+    with Raw(place / "s", "0123abcd") as client:
+        assert client.ask(Command.READ, 0, 512) == 0
+        assert client.ask(Command.WRITE, SIZE, 512, b"c" * 512) == Error.ENOSPC
+        assert client.ask(Command.FLUSH) == 0
+        client.send(Command.DISC)
+        assert client.hears_the_end()
+    assert control.list().exports[0].changes == 0
+    with Raw(place / "s", "0123abcd") as client:
+        for command in (Command.TRIM, Command.WRITE_ZEROES):
+            assert client.ask(command, 0, 4096) == 0
+        assert client.ask(Command.WRITE, 0, 512, b"c" * 512) == 0
+    last = control.remove("0123abcd").export
+    assert (last.changes, last.bytes_written) == (3, 512)
 
 
 def test_retarget_moves_to_another_descriptor(control, opened, place):

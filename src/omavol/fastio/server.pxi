@@ -56,6 +56,7 @@ cdef object _facts_of(object name, const Row *row):
         "generation": row.generation,
         "connections": row.connections,
         "requests": row.counts.requests,
+        "changes": row.counts.changes,
         "bytes_read": row.counts.bytes_read,
         "bytes_written": row.counts.bytes_written,
         "flushes": row.counts.flushes,

@@ -105,6 +105,8 @@ cdef int do_simple(Worker *w, Served *c, Request *request) noexcept nogil:
         server_failpoint(b"serve.before-flush")
         w.counts.flushes += 1
         return store_sync(store)
+    if request.type == CMD_TRIM or request.type == CMD_WRITE_ZEROES:
+        w.counts.changes += 1
     if request.type == CMD_TRIM:
         return store_trim(store, request.offset, request.length)
     if request.type == CMD_WRITE_ZEROES:
@@ -125,6 +127,7 @@ cdef int begin_write(Worker *w, Served *c, Request *request, uint32_t error) noe
     """Await the payload, of a refused WRITE too (X14), unless it is so long that it can only be an attack (X15)."""
     if error and request.length > SURELY_NO_ATTACK:
         return -1
+    w.counts.changes += error == 0
     c.write, c.write_error, c.writing = request[0], error, True
     return 0
 

@@ -127,6 +127,7 @@ cdef void add_counts(Worker *w, Served *c) noexcept nogil:
     counts.requests += w.counts.requests
     counts.bytes_read += w.counts.bytes_read
     counts.bytes_written += w.counts.bytes_written
+    counts.changes += w.counts.changes
     counts.flushes += w.counts.flushes
     memset(&w.counts, 0, sizeof(Counts))
 

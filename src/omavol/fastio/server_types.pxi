@@ -80,7 +80,7 @@ cdef enum ExportState:
     EXPORT_ENDING                   # nobody new; present connections end
 
 cdef struct Counts:
-    uint64_t requests, bytes_read, bytes_written, flushes
+    uint64_t requests, changes, bytes_read, bytes_written, flushes
 
 cdef struct Export:
     Export *next

@@ -60,7 +60,10 @@ Command = Hello | Add | Retarget | Remove | ListExports
 
 
 class ServedExport(msgspec.Struct, kw_only=True):
-    """Counters are since the export was added. `failed` is the errno latched by a failed flush, 0 if none."""
+    """Counters are since the export was added; `changes` counts requests that may have changed a byte, payload or not.
+
+    `failed` is the errno latched by a failed flush, 0 if none.
+    """
 
     name: str
     size: Size
@@ -68,6 +71,7 @@ class ServedExport(msgspec.Struct, kw_only=True):
     generation: int
     connections: int
     requests: int
+    changes: int
     bytes_read: int
     bytes_written: int
     flushes: int

@@ -286,17 +286,12 @@ def open_device(volume: VolumeRow) -> int:
 
 
 def wrote_nothing(session: SessionRow, done: Done | None) -> bool:
-    """Known, not assumed: the export was never offered, or the server that had it all the time took flushes at most.
-
-    `bytes_written` alone would not do: it counts payload, and WRITE_ZEROES and TRIM change bytes without any.
-    """
+    """Known, not assumed: the export was never offered, or the server that had it all the time took no change."""
     if session.incarnation is None:
         return True
     if done is None or session.counters_lost or session.bytes_written:
         return False
-    counted = done.export
-    idle = counted.bytes_written == 0 and counted.requests == counted.flushes
-    return done.incarnation == session.incarnation and idle
+    return done.incarnation == session.incarnation and done.export.changes == 0
 
 
 def close_unproved(
