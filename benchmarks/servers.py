@@ -23,7 +23,7 @@ class Server:
     pid: int
 
 
-def wait_for_socket(path: Path, process: subprocess.Popen[bytes], limit: float = 20.0) -> None:
+def wait_for_socket(path: Path, process: subprocess.Popen[bytes], limit: float = 60.0) -> None:
     """Return once something listens on `path`; fail when the process ends or the limit passes first."""
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline:

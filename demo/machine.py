@@ -203,7 +203,7 @@ def is_listening(path: str | Path) -> bool:
         return probe.connect_ex(str(path)) == 0
 
 
-def wait_until(ready: object, process: subprocess.Popen[bytes], limit: float = 20.0) -> None:
+def wait_until(ready: object, process: subprocess.Popen[bytes], limit: float = 60.0) -> None:
     """Poll `ready` until it is true; an error when the process ends or `limit` seconds pass first."""
     assert callable(ready)
     deadline = time.monotonic() + limit
