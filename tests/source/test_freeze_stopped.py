@@ -116,6 +116,16 @@ def test_a_file_that_is_no_image_is_refused_and_named(source, machine):
         source.facts(machine.machine)
 
 
+def test_an_image_that_is_cut_short_is_refused_and_named(source, machine, ledger):
+    """QEMU opens it, and reads zeroes where the rest was."""
+    image = machine.folder / "system.qcow2"
+    write_into(image, "qcow2", MIB, 4 * MIB, 1)
+    os.truncate(image, image.stat().st_size - 3 * MIB)
+    with pytest.raises(ImageBroken, match=r"system\.qcow2 is cut short"):
+        source.freeze(machine.machine, BOTH)
+    assert all(record.phase is Phase.ABANDONED and record.released for record in ledger.points())
+
+
 def test_facts_tell_power_and_sizes(source, machine):
     stopped = source.facts(machine.machine)
     assert (stopped.power_state, stopped.disks["disk-2001"].size) == (PowerState.OFF, 8 * MIB + 64 * KIB)

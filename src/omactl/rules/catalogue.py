@@ -190,7 +190,8 @@ CATALOGUE: dict[str, Entry] = {
     ),
     # --- its transfer ---
     "source_unreachable": Entry(
-        503, _CONNECT, _ERROR, "Source silent", "the source does not answer", (CHECK_SOURCE, AGAIN),
+        503, _CONNECT, _ERROR, "Source silent", "the source does not answer",
+        (CHECK_SOURCE, "Then ask again; a replication goes on from the last proved state."),
     ),
     "source_unreachable_timeout": Entry(
         504, _CONNECT, _ERROR, "Source lost", "the source gave no answer for {minutes} minutes of asking",

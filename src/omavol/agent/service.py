@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ def serve(settings: Settings, copier: Copier, announce: Callable[[str], None]) -
             host, port = listener.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             count = len(inventory.list().machines)
-            lines = [f"omavol agent: {count} machines in {settings.inventory}, source API at http://{shown}:{port}"]
+            found = "1 machine" if count == 1 else f"{count} machines"
+            lines = [f"omavol agent: {found} in {settings.inventory}, source API at http://{shown}:{port}"]
             if is_new:
                 lines.append(f"omavol agent: a new token is in {settings.token_path} (mode 0600)")
             config = uvicorn.Config(
@@ -80,7 +82,8 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.create_server(address[:2], family=family, backlog=128)
     except OSError as error:
-        raise CannotListen(f"cannot listen at {host} port {port}: {error.strerror}") from error
+        cause = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        raise CannotListen(f"cannot listen at {host} port {port}: {cause}") from error
     with listener:
         yield listener
 

@@ -118,7 +118,8 @@ def _open_file(name: str, flags: int, side: str) -> tuple[int, int]:
     except OSError as error:
         if fd >= 0:
             os.close(fd)
-        raise CopyError(f"{side} {name}: cannot open: {error.strerror}", code="copy.open", side=side) from error
+        hint = " (taken as a path: an NBD URI begins with nbd:// or nbd+unix://)" if "://" in name else ""
+        raise CopyError(f"{side} {name}: cannot open: {error.strerror}{hint}", code="copy.open", side=side) from error
     except CopyError:
         os.close(fd)
         raise

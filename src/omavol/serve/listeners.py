@@ -148,7 +148,11 @@ def _remove_stale(path: Path, kind: int) -> None:
             path.unlink(missing_ok=True)
         except FileNotFoundError:
             pass
-        except BlockingIOError:
+        except (
+            OSError
+        ) as error:  # its queue is full (unix(7), EAGAIN), or it serves another kind of socket (EPROTOTYPE)
+            if error.errno not in (errno.EAGAIN, errno.EPROTOTYPE):
+                raise
             raise AddressUnusable(f"cannot listen on {path}: another server does") from None
         else:
             raise AddressUnusable(f"cannot listen on {path}: another server does")

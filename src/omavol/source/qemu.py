@@ -30,7 +30,7 @@ from omavol.source.errors import (
     SourceError,
     StatePathTooLong,
 )
-from omavol.source.images import is_lock_refusal, read_image
+from omavol.source.images import check_whole, is_lock_refusal, read_image
 from omavol.source.machine import DiskFacts, FrozenDisk, MachineFacts, Point, SourceDisk, SourceMachine
 from omavol.source.nodes import Node, change_record, find_disk, nodes_from
 from omavol.source.overlay import Frozen
@@ -90,6 +90,7 @@ class QemuSource:
             opened = tuple(_as_opened(disk, number) for number, disk in enumerate(disks))
             for disk in opened:
                 open_image(daemon.monitor, disk.file, disk.format, str(disk.node))
+                check_whole(disk.file, disk.format)
             return self._freeze(daemon.monitor, record, machine, opened, base_points)
         except (SourceError, OSError) as error:
             self._give_up(record)
