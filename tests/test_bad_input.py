@@ -28,6 +28,13 @@ class Place:
         (folder / "small").write_bytes(b"\x02" * 4096)
         (folder / "other").write_text("not a socket, not a folder, not a database, and long enough to be looked at")
         (folder / "token").write_text("a-token-of-nobody-at-all")
+        for name, token in (
+            ("empty", b""),
+            ("binary", bytes(range(256))),
+            ("lines", b"a\nb"),
+            ("foreign", "tök".encode()),
+        ):
+            (folder / f"{name}-token").write_bytes(token)
         for name in ("machines/web01", "state/spoilt"):
             (folder / name).mkdir(parents=True)
         shutil.copy(folder / "disk", folder / "machines/web01/disk.raw")
@@ -123,10 +130,25 @@ REFUSED: list[tuple[str, str, int]] = [
     (f"omactl serve --port 0 --state DIR/state/c --source lab={GONE} --source-token-file DIR/nothing", "not exist", 2),
     ("omactl serve --port 0 --state DIR/state/c --source lab=disk --source-token-file DIR/token", "NAME=URL", 2),
     ("omactl migrate --state DIR/other/below", "cannot be used", 1),
+    *(
+        (line, "/proc/oma", 1)  # a folder in which not even root makes anything
+        for line in (
+            "omavol copy DIR/disk /proc/oma",
+            "omavol serve --unix /proc/oma DIR/disk",
+            "omavol daemon --state /proc/oma",
+            "omavol agent --inventory DIR/machines --port 0 --state /proc/oma",
+            "omactl serve --port 0 --state /proc/oma",
+        )
+    ),
     *((f"omactl {asked} {OMACTL} --url {GONE}", "Is `omactl serve` running?", 1) for asked in ("discover", "jobs")),
     *((f"omactl {asked} {OMACTL} --url {GONE} x", "Is `omactl serve` running?", 1) for asked in ("job", "replicate")),
     (f"omactl link {OMACTL} --url nonsense", "nonsense", 1),
+    (f"omactl link {OMACTL} --url http://[::1", "no address", 1),
     ("omactl contexts --state DIR/nothing", "no token", 1),
+    *(
+        (f"omactl jobs --url {GONE} --token-file DIR/{name}-token", f"{name}-token holds none", 1)
+        for name in ("empty", "binary", "lines", "foreign")
+    ),
     ("omactl contexts --token-file DIR/machines", "is a directory", 2),
     (f"omactl jobs {OMACTL} --limit 0", "--limit", 2),
     (f"omactl cancel {OMACTL}", "Missing argument", 2),

@@ -21,12 +21,16 @@ class Remote:
 
     def __init__(self, url: str, state: Path, token_file: Path | None) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx2.Client(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {_token(state, token_file)}"},
-            timeout=httpx2.Timeout(90, connect=5),
-            trust_env=False,
-        )
+        token = _token(state, token_file)
+        try:
+            self._http = httpx2.Client(
+                base_url=self.url,
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=httpx2.Timeout(90, connect=5),
+                trust_env=False,
+            )
+        except httpx2.InvalidURL as error:
+            raise click.ClickException(f"{self.url} is no address: {error}") from error
 
     def get(self, path: str, **params: str | int | None) -> Any:
         return self._ask("GET", path, params={name: value for name, value in params.items() if value is not None})
@@ -49,14 +53,21 @@ class Remote:
 
 def _token(state: Path, token_file: Path | None) -> str:
     if (token := os.environ.get("OMA_TOKEN")) and token_file is None:
-        return token
+        return _one_word(token, "OMA_TOKEN")
     path = token_file or state / "admin-token"
     try:
-        return path.read_text().strip()
+        return _one_word(path.read_bytes().decode(errors="replace").strip(), str(path))
     except OSError as error:
         raise click.ClickException(
             f"no token: {path}: {error.strerror}. Run as the user of `omactl serve`, or use --state or --token-file."
         ) from error
+
+
+def _one_word(token: str, place: str) -> str:
+    """What can stand in a header (RFC 6750): a token is one word of plain characters."""
+    if not token or not all("!" <= letter <= "~" for letter in token):
+        raise click.ClickException(f"no token: {place} holds none: a token is one word of plain characters")
+    return token
 
 
 def _said(response: httpx2.Response) -> str:

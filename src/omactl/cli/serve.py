@@ -80,8 +80,10 @@ def command(
     try:
         with _listening(host, port) as listener:
             asyncio.run(_serve(settings, wanted, listener))
-    except (StateInUse, OSError) as error:
+    except StateInUse as error:
         raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or state}: {error.strerror or error}") from error
     except (sa.exc.SQLAlchemyError, ImportError) as error:
         raise click.ClickException(f"the database cannot be used: {cause_of(error)}") from error
 

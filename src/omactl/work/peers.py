@@ -88,9 +88,12 @@ class Peers:
 
 def _token(source: Source) -> str:
     try:
-        return Path(source.token_file).read_text().strip()
-    except OSError as error:
+        token = Path(source.token_file).read_text("ascii").strip()
+    except (OSError, UnicodeError) as error:
         raise Failure("source_unauthorized", f"token file: {error}", source=source.name) from error
+    if not token or not token.isprintable():  # it could not stand in a header (RFC 6750)
+        raise Failure("source_unauthorized", "token file: it holds no token", source=source.name)
+    return token
 
 
 @asynccontextmanager

@@ -247,6 +247,8 @@ class QemuSource:
 
     def _drop_bitmaps(self, record: PointRecord, is_unwanted: Callable[[str], bool]) -> None:
         """Remove our bitmaps of these points. One that cannot be reached now goes at a later commit."""
+        if record.monitor is None and all(disk.format != "qcow2" for disk in record.disks):
+            return  # they were in our storage daemon's memory, and it has ended
         try:
             with self._opened(record) as (monitor, names):
                 nodes = self._nodes(monitor)

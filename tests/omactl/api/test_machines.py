@@ -74,6 +74,15 @@ async def test_a_silent_source_is_503_and_says_when_to_ask_again(world, client, 
     assert response.headers["retry-after"]
 
 
+async def test_a_token_file_that_holds_none_is_said_and_mended_by_writing_it_anew(world, client, problem):
+    token_file = world.state / "agent-token"
+    for content in (b"", bytes(range(256)), b"two\nlines", "tök".encode(), b"wrong"):
+        token_file.write_bytes(content)
+        problem(await client.post(f"{V1}/discovery/discover-vms", json={}), 502, "source_unauthorized")
+    token_file.write_text(world.agent.token)
+    assert (await client.post(f"{V1}/discovery/discover-vms", json={})).status_code == 200
+
+
 async def test_an_unknown_source_is_named(client, problem):
     problem(await client.post(f"{V1}/discovery/discover-vms", json={"source": "moon"}), 404, "source_unknown")
 
