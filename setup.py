@@ -38,24 +38,27 @@ if RELEASE:
     MACROS.append(("OMA_RELEASE", None))
 
 
-def extension(name: str) -> Extension:
+def extension(name: str, *more: str) -> Extension:
     return Extension(
         f"omavol.{name}",
-        [str(SOURCE / f"{name}.pyx")],
+        [str(SOURCE / path) for path in (f"{name}.pyx", *more)],
         include_dirs=[str(SOURCE)],
         define_macros=MACROS,
         extra_compile_args=[*OPTIMISE, *WARNINGS, "-pthread"],
         extra_link_args=[*LINK, "-pthread"],
         depends=[
             str(path)
-            for pattern in ("*.pxd", "*.h", "wire/*.pxi", "fastio/*.pxi")
+            for pattern in ("*.pxd", "*.h", "wire/*.pxi", "fastio/*.pxi", "fastio/*.h")
             for path in sorted(SOURCE.glob(pattern))
         ],
     )
 
 
 EXTENSIONS = [
-    extension(name) for name in ("_wire", "_channel", "_store", "_fastio") if (SOURCE / f"{name}.pyx").exists()
+    extension("_wire"),
+    extension("_channel"),
+    extension("_store"),
+    extension("_fastio", "fastio/digest_avx2.c"),
 ]
 
 setup(

@@ -14,8 +14,8 @@ send: when the socket takes no more, what is left is kept with the connection an
 costing its header and a range, no data. So a client that only writes cannot lock with a server that only sends; past a
 bound of queued replies the connection waits for its client, and no thread waits with it.
 
-A large WRITE that follows a large WRITE is taken from the socket by splice, through the worker's pipe: its header is
-received alone, its payload is copied once, into the page cache, and never through memory of ours.
+A WRITE of 64 KiB or more that follows another is taken from the socket by splice, through the worker's pipe: its
+header is received alone, its payload is copied once, into the page cache, and never through memory of ours.
 
 An *export* is a name, the facts told to clients, and its current *generation*: an open descriptor with a number. A
 connection with requests in hand holds its generation; retarget holds the export (connections stop at the boundary of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import struct
 import zlib
 
@@ -11,6 +12,7 @@ from copy_data import KIB, MIB, content, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from omavol import _fastio
 from omavol.copy.digests import PIECE, Digests, Record
 from omavol.copy.engine import replicate
 from omavol.copy.errors import BadDigests, CopyError
@@ -53,6 +55,21 @@ def test_digests_are_xxh3_128_in_canonical_form(tmp_path):
     digests = replicate(str(source), "null:").digests
     assert digests is not None
     assert [record.digest.hex() for record in digests] == ["a96faf705af16834e6c632b61e964e1f"]
+
+
+def test_the_digest_is_the_same_with_and_without_wide_registers():
+    """Every length with a path of its own in xxh3, then whole stripes and blocks, at every alignment."""
+    data = random.Random(0).randbytes(1 << 16)
+    for length in range(5 * KIB + 1):
+        start = length % 64
+        piece = data[start : start + length]
+        assert _fastio.digest(piece) == _fastio.digest(piece, plain=True), length
+
+
+@settings(max_examples=50)
+@given(st.binary(max_size=200), st.integers(1, 5000))
+def test_the_digest_of_anything_is_the_same_with_and_without_wide_registers(data, times):
+    assert _fastio.digest(data * times) == _fastio.digest(data * times, plain=True)
 
 
 def test_zero_runs_are_one_record_and_nothing_else_is_zero(copied):

@@ -104,7 +104,10 @@ def test_a_full_destination_is_named_with_the_offset(target, copy, disk, start, 
     finally:
         subprocess.run(["umount", "--lazy", full], check=True)
     assert "offset" in one_line(said, "destination", "write", "o space left on device")
-    assert said["offset"] >= 2 * MIB
+    if target == "file":
+        assert said["offset"] >= 2 * MIB
+    else:  # nbdkit's threads write in any order: which of the requests under way finds no room is theirs to say
+        assert said["offset"] in range(0, 8 * MIB, 512 * KIB)
 
 
 @pytest.mark.parametrize("filtered", ["pread", "pwrite", "extents", "zero"])

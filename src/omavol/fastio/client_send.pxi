@@ -37,6 +37,20 @@ cdef CopyConnection *idlest(CopyEnd *end) noexcept nogil:
     return best
 
 
+cdef CopyConnection *warmest(CopyEnd *end) noexcept nogil:
+    """The first connection with little to carry, else the idlest.
+
+    Small writes spread over all connections keep a worker of the server awake for each, and those wait for each other
+    on the file's lock. Measured, 640 MiB in writes of 64 KiB into omavol serve: 1.00 s of processor time instead of
+    1.05 s, 0.68 s instead of 0.81 s by the clock. A slow destination fills the first and gets the others too.
+    """
+    cdef int i
+    for i in range(end.count):
+        if end.connections[i].load < WARM_LOAD:
+            return &end.connections[i]
+    return idlest(end)
+
+
 cdef int32_t queue_request(
     CopyState *c, CopyConnection *connection, int type, int flags, uint64_t offset, uint32_t length,
     uint8_t *data, int32_t piece

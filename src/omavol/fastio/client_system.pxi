@@ -125,13 +125,9 @@ cdef extern from "<sys/vfs.h>" nogil:
         long f_type
     int fstatfs(int fd, file_system_facts *out)
 
-cdef extern from "xxhash.h" nogil:
-    ctypedef struct XXH128_hash_t:
-        pass
-    ctypedef struct XXH128_canonical_t:
-        unsigned char digest[16]
-    XXH128_hash_t XXH3_128bits(const void *data, size_t length)
-    void XXH128_canonicalFromHash(XXH128_canonical_t *out, XXH128_hash_t hash)
+cdef extern from "fastio/digest.h" nogil:
+    void digest_of "oma_digest"(const uint8_t *data, size_t length, uint8_t *out)
+    void digest_by_sse2 "oma_digest_sse2"(const uint8_t *data, size_t length, uint8_t *out)
 
 cdef extern from "failpoint.h" nogil:
     void OMA_FAILPOINT(const char *name)

@@ -124,12 +124,12 @@ cdef int piece_came(CopyState *c, int32_t index) noexcept nogil:
 
 
 cdef int write_requests(CopyState *c, int32_t index, uint8_t *data) noexcept nogil:
-    """Queue the WRITEs of a piece on the idlest connection and send what its socket takes while the data is hot.
+    """Queue the WRITEs of a piece on the warmest connection and send what its socket takes while the data is hot.
 
     `data` NULL sends from the source file; the shared zeroes are sent from their start, whatever the offset.
     """
     cdef CopyPiece *piece = &c.pieces[index]
-    cdef CopyConnection *connection = idlest(&c.destination)
+    cdef CopyConnection *connection = warmest(&c.destination)
     cdef uint32_t at = 0, length
     cdef uint8_t *payload
     while at < piece.padded:
@@ -173,7 +173,7 @@ cdef int give_zeroes(CopyState *c, int32_t index) noexcept nogil:
         return write_requests(c, index, c.zeroes)
     piece.waiting = 1
     if queue_request(
-        c, idlest(&c.destination), CMD_WRITE_ZEROES, flags, piece.offset, piece.padded, NULL, index
+        c, warmest(&c.destination), CMD_WRITE_ZEROES, flags, piece.offset, piece.padded, NULL, index
     ) < 0:
         return -1
     return 0
@@ -229,11 +229,6 @@ cdef int note_record(CopyState *c, CopyPiece *piece, bint zero) noexcept nogil:
         digest_of(piece.buffer, piece.length, record.digest)
     c.record_count += 1
     return 0
-
-
-cdef inline void digest_of(const uint8_t *data, size_t length, uint8_t *out) noexcept nogil:
-    """xxh3-128 in its canonical (big-endian) form."""
-    XXH128_canonicalFromHash(<XXH128_canonical_t *>out, XXH3_128bits(data, length))
 
 
 cdef int by_offset(const void *a, const void *b) noexcept nogil:

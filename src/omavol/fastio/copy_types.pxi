@@ -35,6 +35,7 @@ cdef enum:
     ZERO_MOST = 1 << 27         # the longest WRITE_ZEROES: a peer that must write it out still answers in time
     RECEIVE_ROOM = 512          # headers taken in bulk; payload received into it is copied once more
     SEND_ROOM = 28 * 64         # requests without payload sent at once
+    WARM_LOAD = 1 << 19         # bytes a connection to the destination is given before the next one gets any
     SPANS_MOST = 4096           # disjoint pieces of one reply; more is an attack
     NOTHING = -1
 
