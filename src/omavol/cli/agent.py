@@ -22,7 +22,7 @@ __all__ = ["command"]
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
 @click.option(
     "--state",
-    default=Path("/var/lib/omavol/agent"),
+    default=Path("/var/lib/oma/agent"),
     show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
     help="Jobs, points, the token, and what machines overwrite while they are read.",
