@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -63,6 +64,18 @@ def wait_until_listening(path: Path, process: subprocess.Popen[bytes] | None = N
     raise TimeoutError(f"nothing listens on {path}")
 
 
+def end_process(pid: int, limit: int = 10_000) -> None:
+    """SIGTERM, and wait (milliseconds) until it is gone: it removes files of its own on its way out."""
+    process = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+        ended = select.poll()
+        ended.register(process, select.POLLIN)
+        assert ended.poll(limit), f"process {pid} does not end"
+    finally:
+        os.close(process)
+
+
 NBD_SERVER = """[generic]
 unixsock = {sock}
 allowlist = true
@@ -96,7 +109,7 @@ def serve(start: Callable[..., str], sockets: Path) -> Iterator[Callable[[str, P
     pids: list[Path] = []
     yield begin
     for pid in pids:
-        os.kill(int(pid.read_text()), signal.SIGTERM)
+        end_process(int(pid.read_text()))
 
 
 @pytest.fixture
