@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from tests.ports import free_ports
 
 from omavol.client.source import SourceClient
 from omavol.schema.common import new_id
@@ -30,8 +31,7 @@ class AgentProcess:
         self.state = folder / "agent"
         self.log = folder / "agent.log"
         self.process: subprocess.Popen[bytes] | None = None
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_ports(1)[0]
 
     def start(self, **environment: str) -> None:
         before = self.log.stat().st_size if self.log.exists() else 0

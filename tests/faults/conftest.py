@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +12,7 @@ import pytest
 from demo.machine import MIB, SourceMachine
 from demo.processes import Appliance
 from tests.faults.crash import Stack
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+from tests.ports import free_ports
 
 
 @pytest.fixture
@@ -28,7 +21,8 @@ def stack() -> Iterator[Stack]:
     folder = Path(tempfile.mkdtemp(prefix="oma-f-", dir="/var/tmp"))
     folder.chmod(0o755)
     machine = SourceMachine(folder / "inventory/web01", system_size=48 * MIB, data_size=24 * MIB)
-    appliance = Appliance(folder, folder / "inventory", agent_port=free_port(), port=free_port())
+    agent_port, port = free_ports(2)
+    appliance = Appliance(folder, folder / "inventory", agent_port=agent_port, port=port)
     try:
         machine.make_images()
         machine.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from demo.control import Control, Volumes
 from demo.processes import Appliance
+from tests.ports import free_ports
 
 MIB = 1 << 20
 DISKS = ("disk-2000", "disk-2001")
@@ -35,12 +35,6 @@ def run(*command):
     subprocess.run(command, check=True, capture_output=True)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class World:
     def __init__(self, folder):
         self.images = folder / "inventory/db01"
@@ -49,7 +43,8 @@ class World:
         for disk in DISKS:
             run("qemu-img", "create", "-q", "-f", "qcow2", str(self.image(disk)), str(SIZE))
             self.write(disk, 0, 8 * MIB)
-        self.appliance = Appliance(folder, folder / "inventory", agent_port=free_port(), port=free_port())
+        agent_port, port = free_ports(2)
+        self.appliance = Appliance(folder, folder / "inventory", agent_port=agent_port, port=port)
 
     def image(self, disk):
         return self.images / f"{disk}.qcow2"
