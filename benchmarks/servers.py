@@ -23,11 +23,11 @@ class Server:
     pid: int
 
 
-def wait_for_socket(path: Path, process: subprocess.Popen[bytes], limit: float = 60.0) -> None:
-    """Return once something listens on `path`; fail when the process ends or the limit passes first."""
+def wait_for_socket(path: Path, process: subprocess.Popen[bytes] | None = None, limit: float = 60.0) -> None:
+    """Return once something listens on `path`; fail when the process (if it is ours) ends or the limit passes first."""
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
-        if process.poll() is not None:
+        if process is not None and process.poll() is not None:
             raise RuntimeError(f"{process.args!r} ended with status {process.returncode}")
         with socket.socket(socket.AF_UNIX) as probe:
             try:

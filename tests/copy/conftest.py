@@ -11,12 +11,12 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from benchmarks.servers import wait_for_socket
 from copy_data import OMAVOL
 
 
@@ -38,7 +38,7 @@ def start(sockets: Path) -> Iterator[Callable[..., str]]:
         command = [str(part).replace("SOCK", str(path)) for part in argv]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         running.append(process)
-        wait_until_listening(path, process)
+        wait_for_socket(path, process)
         return f"nbd+unix:///{export}?socket={path}"
 
     yield begin
@@ -49,19 +49,6 @@ def start(sockets: Path) -> Iterator[Callable[..., str]]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def wait_until_listening(path: Path, process: subprocess.Popen[bytes] | None = None, limit: float = 20.0) -> None:
-    deadline = time.monotonic() + limit
-    while time.monotonic() < deadline:
-        assert process is None or process.poll() is None, f"{process.args!r} ended with status {process.returncode}"
-        with socket.socket(socket.AF_UNIX) as probe:
-            try:
-                probe.connect(os.fspath(path))
-                return
-            except (FileNotFoundError, ConnectionRefusedError):
-                time.sleep(0.005)
-    raise TimeoutError(f"nothing listens on {path}")
 
 
 def end_process(pid: int, limit: int = 10_000) -> None:
@@ -103,7 +90,7 @@ def serve(start: Callable[..., str], sockets: Path) -> Iterator[Callable[[str, P
         config.write_text(NBD_SERVER.format(sock=path_of_socket, path=path))
         subprocess.run(["nbd-server", "-C", config, "-p", pid], check=True, stderr=subprocess.DEVNULL)
         pids.append(pid)
-        wait_until_listening(path_of_socket)
+        wait_for_socket(path_of_socket)
         return f"nbd+unix:///disk?socket={path_of_socket}"
 
     pids: list[Path] = []
