@@ -1,0 +1,85 @@
+# WRITE: its payload taken from the receive buffer or, when large, by reference through the worker's pipe.
+
+
+cdef int begin_write(Worker *w, Served *c, Request *request, uint32_t error) noexcept nogil:
+    """Await the payload, of a refused WRITE too (X14), unless it is so long that it can only be an attack (X15)."""
+    if error and request.length > SURELY_NO_ATTACK:
+        return -1
+    w.counts.changes += error == 0
+    c.write, c.write_error, c.writing = request[0], error, True
+    return 0
+
+
+cdef bint take_payload(Worker *w, Served *c) noexcept nogil:
+    """Write what is here of the payload; False if more has to come first: whole payloads are written at once."""
+    cdef size_t have = w.have - w.used
+    if have < c.write.length and (have < RECEIVE_BUFFER // 2 or c.write.length <= RECEIVE_BUFFER - REQUEST_SIZE):
+        return False
+    write_some(w, c, c.write.length if have > c.write.length else have)
+    return True
+
+
+cdef void write_some(Worker *w, Served *c, size_t length) noexcept nogil:
+    """Write (or drop, after an error) `length` bytes of payload from the receive buffer."""
+    cdef int failure
+    if c.write_error == 0 and length:
+        if length == c.write.length:
+            server_failpoint(b"serve.write-received")
+        failure = store_write(&c.holding.store, w.buffer + w.used, length, c.write.offset)
+        c.write_error = nbd_error(failure)
+        w.counts.bytes_written += length
+    w.used += length
+    c.write.offset += length
+    c.write.length -= length
+    c.writing = c.write.length != 0
+
+
+cdef Verdict write_spliced(Worker *w, Served *c) noexcept nogil:
+    """Move payload from the socket to the store by reference, when none of it is in the receive buffer."""
+    cdef ssize_t n = channel_splice(&c.channel, w.pipe[1], c.write.length if c.write.length < PIPE else PIPE)
+    cdef size_t left
+    cdef int failure
+    if n == CHANNEL_BROKEN:
+        return END
+    if n == CHANNEL_CLOSED:
+        c.leaving = True
+    if n <= 0:
+        return GO_ON
+    c.moved += <uint64_t>n
+    left = <size_t>n
+    if left == c.write.length:
+        server_failpoint(b"serve.write-received")
+    failure = store_write_pipe(&c.holding.store, w.pipe[0], &left, c.write.offset)
+    if left and not empty_pipe(w, c, left, failure):
+        return END
+    c.write_error = c.write_error if c.write_error else nbd_error(failure if failure != EINVAL else 0)
+    w.counts.bytes_written += <uint64_t>n
+    c.write.offset += <uint64_t>n
+    c.write.length -= <uint64_t>n
+    c.writing = c.write.length != 0
+    return GO_ON if c.writing or end_write(w, c) == 0 else END
+
+
+cdef bint empty_pipe(Worker *w, Served *c, size_t left, int failure) noexcept nogil:
+    """Take what a failed write left in the pipe, and write it the plain way where the file takes from no pipe."""
+    cdef uint64_t offset = c.write.offset
+    cdef ssize_t n
+    while left:
+        n = server_read(w.pipe[0], w.buffer, left if left < RECEIVE_BUFFER else RECEIVE_BUFFER)
+        if n <= 0:
+            return False
+        if failure == EINVAL and not c.write_error:
+            c.write_error = nbd_error(store_write(&c.holding.store, w.buffer, <size_t>n, offset))
+        offset += <uint64_t>n
+        left -= <size_t>n
+    if failure == EINVAL:
+        close_pipe(w)
+    return True
+
+
+cdef int end_write(Worker *w, Served *c) noexcept nogil:
+    """Answer the WRITE whose last byte was just taken."""
+    if c.write_error:
+        return say_error(&w.box, c, c.write.cookie, c.write_error)
+    server_failpoint(b"serve.write-done")
+    return say_outcome(w, c, &c.write, 0)
