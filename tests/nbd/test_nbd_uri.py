@@ -23,6 +23,8 @@ GOOD = [
     ("nbd+unix:///disk?socket=/tmp/a%20b", Uri(socket="/tmp/a b", export="disk")),
     ("nbd+unix:///disk?socket=/tmp/a+b", Uri(socket="/tmp/a+b", export="disk")),
     ("nbd+unix://?socket=relative", Uri(socket="relative")),
+    ("nbd+vsock://", Uri(cid=2)),
+    ("nbd+vsock://3:4294967295/disk", Uri(cid=3, port=4294967295, export="disk")),
     ("nbd+unix:///d?tls-hostname=x&socket=/s&socket=/t", Uri(socket="/s", export="d")),
 ]
 
@@ -44,7 +46,8 @@ BAD = [
     ("nbd+unix://host/disk?socket=/s", "names a host"),
     ("nbd+unix:///disk?socket=/" + "x" * 107, "107"),
     ("nbd+unix:///disk?socket=/a%00b", "NUL"),
-    ("nbd+vsock://2/", "not supported"),
+    ("nbd+vsock://host/", "by numbers"),
+    ("nbd+vsock://4294967296/", "by numbers"),
 ]
 
 
@@ -83,6 +86,12 @@ def test_a_unix_uri_survives_writing_and_reading(export, path):
     assert parse(str(uri)) == uri
 
 
+@given(names, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+def test_a_vsock_uri_survives_writing_and_reading(export, cid, port):
+    uri = Uri(cid=cid, port=port, export=export)
+    assert parse(str(uri)) == uri
+
+
 @given(st.text(st.characters(), max_size=60))
 def test_any_text_is_a_uri_or_refused(text):
     for candidate in (text, f"nbd://{text}", f"nbd+unix:///{text}"):
@@ -99,6 +108,7 @@ def test_another_export_of_the_same_server():
 def test_places_for_people():
     assert parse("nbd://h/a").place == "h port 10809"
     assert parse("nbd+unix:///a?socket=/s").place == "/s"
+    assert parse("nbd+vsock://3/a").place == "vsock 3 port 10809"
 
 
 @pytest.mark.parametrize(

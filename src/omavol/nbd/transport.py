@@ -27,17 +27,7 @@ class Transport:
     def connect(cls, uri: Uri, timeout: float) -> Transport:
         """Connect to the URI's server within `timeout` seconds."""
         try:
-            if uri.socket is not None:
-                connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-                try:
-                    connected.settimeout(timeout)
-                    connected.connect(os.fsencode(uri.socket))
-                except BaseException:
-                    connected.close()
-                    raise
-            else:
-                connected = socket.create_connection((uri.host, uri.port), timeout)
-                connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connected = _connected(uri, timeout)
         except TimeoutError as error:
             raise TimedOut(f"{uri.place}: no connection within {timeout:g} s") from error
         except OSError as error:
@@ -105,3 +95,20 @@ class Transport:
         if isinstance(error, TimeoutError):
             return TimedOut(f"{self.place}: waited too long for {what}")
         return Disconnected(f"{self.place}: the connection failed: {error.strerror or error}")
+
+
+def _connected(uri: Uri, timeout: float) -> socket.socket:
+    """A connected socket of the URI's family; OSError, or ValueError for a host that no resolver takes."""
+    if uri.socket is None and uri.cid is None:
+        connected = socket.create_connection((uri.host, uri.port), timeout)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connected
+    family = socket.AF_UNIX if uri.socket is not None else socket.AF_VSOCK
+    connected = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        connected.settimeout(timeout)
+        connected.connect(os.fsencode(uri.socket) if uri.socket is not None else (uri.cid, uri.port))
+    except BaseException:
+        connected.close()
+        raise
+    return connected

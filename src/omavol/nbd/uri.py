@@ -1,6 +1,6 @@
 """NBD URIs, read and written (the NBD project's doc/uri.md): nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH.
 
-The schemes of TLS and of vsock are known by name and refused with one line.
+nbd+vsock://CID[:PORT]/EXPORT is libnbd's (nbd_connect_uri(3)). TLS is known by name and refused with one line.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from omavol.nbd.wire import DEFAULT_PORT, MAXIMUM_STRING
 __all__ = ["Uri", "is_uri", "parse"]
 
 SCHEMES = ("nbd", "nbd+unix", "nbd+vsock", "nbds", "nbds+unix", "nbds+vsock")
+VSOCK_HOST = 2  # the context id of the host, as its guests see it (vsock(7))
 MAXIMUM_SOCKET_PATH = 107  # bytes; unix(7): sun_path is 108 with its NUL
 
 
 @dataclass(frozen=True)
 class Uri:
-    """Where an export is: a TCP host and port, or the path of a unix socket; and the export's name.
+    """Where an export is: a TCP host and port, the path of a unix socket, or a vsock context id and port; and its name.
 
     >>> str(parse("nbd://localhost"))
     'nbd://localhost:10809/'
@@ -32,17 +33,22 @@ class Uri:
     port: int = DEFAULT_PORT
     socket: str | None = None
     export: str = ""
+    cid: int | None = None
 
     def __str__(self) -> str:
         export = quote(self.export, safe="/:@!$&'()*+,;=~-._")
         if self.socket is not None:
             return f"nbd+unix:///{export}?socket={quote_from_bytes(os.fsencode(self.socket), safe='/:@!$()*,~-._')}"
+        if self.cid is not None:
+            return f"nbd+vsock://{self.cid}:{self.port}/{export}"
         host = f"[{self.host}]" if self.host and ":" in self.host else self.host
         return f"nbd://{host}:{self.port}/{export}"
 
     @property
     def place(self) -> str:
         """The server's address for people."""
+        if self.cid is not None:
+            return f"vsock {self.cid} port {self.port}"
         return self.socket if self.socket is not None else f"{self.host} port {self.port}"
 
     def with_export(self, name: str) -> Uri:
@@ -74,12 +80,10 @@ def parse(text: str) -> Uri:
         )
     if scheme.startswith("nbds"):
         raise TlsUnavailable("TLS comes in a later release", "Use nbd:// on loopback or through a tunnel.")
-    if scheme == "nbd+vsock":
-        raise BadUri("nbd+vsock is not supported", "Use nbd:// or nbd+unix://.")
     if parts.fragment:
         raise BadUri(f"{text!r} has a fragment; write # in a name as %23")
     export = _export(parts, text)
-    return _unix(parts, text, export) if scheme == "nbd+unix" else _tcp(parts, text, export)
+    return _READERS[scheme](parts, text, export)
 
 
 def _export(parts: SplitResult, text: str) -> str:
@@ -119,3 +123,15 @@ def _tcp(parts: SplitResult, text: str, export: str) -> Uri:
     if port == 0:
         raise BadUri(f"the port of {text!r} is not a number from 1 to 65535")
     return Uri(host=parts.hostname or "localhost", port=DEFAULT_PORT if port is None else port, export=export)
+
+
+def _vsock(parts: SplitResult, text: str, export: str) -> Uri:
+    """Both numbers have 32 bits (vsock(7)); without a context id it is the host's, as libnbd has it."""
+    cid, _, port = parts.netloc.rpartition("@")[2].partition(":")
+    numbers = (cid or str(VSOCK_HOST), port or str(DEFAULT_PORT))
+    if not all(number.isascii() and number.isdigit() and int(number) < 2**32 for number in numbers):
+        raise BadUri(f"{text!r} does not name a vsock by numbers", "Write nbd+vsock://CID[:PORT]/EXPORT")
+    return Uri(cid=int(numbers[0]), port=int(numbers[1]), export=export)
+
+
+_READERS = {"nbd": _tcp, "nbd+unix": _unix, "nbd+vsock": _vsock}
