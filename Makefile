@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run up test bench bench-short lint asan lock clean
+.PHONY: help setup run up test bench bench-short lint asan man lock clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -55,6 +55,9 @@ lint: setup
 
 asan: setup
 	@scripts/asan $(VENV)
+
+man: setup
+	@scripts/man-pages $(VENV)
 
 lock: $(STAMP)/packages
 	@scripts/lock

@@ -9,6 +9,7 @@ import click
 
 from omavol import __version__
 from omavol.cli import COMMANDS
+from omavol.cli.manual import epilog
 
 __all__ = ["LazyGroup", "run"]
 
@@ -32,6 +33,8 @@ class LazyGroup(click.Group):
             return None
         command = importlib.import_module(f"{self.package}.{cmd_name}").command
         assert isinstance(command, click.Command)
+        if command.epilog is None and self.package == "omavol.cli":
+            command.epilog = epilog(cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
