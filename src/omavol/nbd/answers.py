@@ -1,133 +1,115 @@
-"""Read the answer to one request and believe nothing unchecked: magic, cookie, type, lengths, bounds, overlap (C22)."""
+"""The answer to one request, believed nowhere unchecked: type, lengths, bounds, overlap, coverage (C1, C22, C23, C26).
+
+Nothing here reads from anywhere. `take` is a generator that yields a view for each stretch of payload it wants; whoever
+drives it fills the view with the next bytes of the connection before going on. So payload goes from the socket to
+where it belongs without a copy between, for the blocking client and for asyncio alike (see `session`).
+"""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Generator, Iterable, Iterator
+from typing import NamedTuple
 
 from omavol import _wire
 from omavol.nbd.coverage import Coverage
 from omavol.nbd.errors import Breach, RequestFailed, ServerShutsDown
 from omavol.nbd.handshake import Export
-from omavol.nbd.transport import Transport
-from omavol.nbd.wire import Chunk, Command, Error, Reply, ReplyFlag, Request, parse_reply
+from omavol.nbd.wire import Chunk, Command, Error, Reply, ReplyFlag, Request
 
-__all__ = ["Answers"]
+__all__ = ["Answer", "DataAnswer", "Descriptors", "Run", "StatusAnswer", "Wanted", "chunks_of"]
+
+Wanted = Generator[memoryview, None, bool]
+Descriptors = dict[str, list[tuple[int, int]]]  # (length, status) of each context
 
 _ALLOCATION_BITS = 3  # the bits of base:allocation that have a meaning; others are ignored (C3)
+_MOST_DESCRIPTORS = 1 << 20  # X49
+_MOST_RUNS = 1 << 16  # of one read, which has at most 2048 sectors of 512 bytes; more is an attack on our memory
+_ERROR_BIT = 0x8000
 
 
-class Answers:
-    """The answers of one connection, for one request in flight. One thread at a time.
+class Run(NamedTuple):
+    """`length` bytes at `offset`; a hole is what the server said reads as zeroes without sending them."""
 
-    Every method raises RequestFailed for an error of the request, after which the connection is in step; Breach for a
-    server that broke the protocol, TimedOut or Disconnected, after which it is of no more use.
+    offset: int
+    length: int
+    hole: bool
+
+
+def chunks_of(runs: Iterable[Run], view: memoryview, offset: int) -> list[tuple[Run, bytes]]:
+    """Runs in order, neighbours of a kind joined, each with its bytes of `view`, which begins at `offset`; holes none.
+
+    >>> chunks_of([Run(4, 2, True), Run(2, 2, False), Run(0, 2, False)], memoryview(b"data--"), 0)
+    [(Run(offset=0, length=4, hole=False), b'data'), (Run(offset=4, length=2, hole=True), b'')]
+    """
+    joined: list[Run] = []
+    for run in sorted(runs):
+        if joined and joined[-1].hole == run.hole:
+            joined[-1] = joined[-1]._replace(length=joined[-1].length + run.length)
+        else:
+            joined.append(run)
+    return [
+        (run, b"" if run.hole else bytes(view[run.offset - offset : run.offset - offset + run.length]))
+        for run in joined
+    ]
+
+
+class Answer:
+    """The answer to a command without data, as it comes in. `request` is what was asked.
+
+    `failure` is the first error that the server gave; the connection is in step after it (X14, C2, C4).
     """
 
-    def __init__(self, transport: Transport, structured: bool, export: str) -> None:
-        self._transport = transport
-        self._structured = structured
-        self._about = f"{transport.place}: export {export!r}"
-        self._deadline = transport.within()
-        self._failure: RequestFailed | None = None
+    def __init__(self, request: Request, export: Export, about: str) -> None:
+        self.request = request
+        self.failure: RequestFailed | None = None
+        self._export = export
+        self._about = about
 
-    def done(self, request: Request) -> None:
-        """The answer to a command without data."""
-        while not self._is_last(self._header(request), request):
-            pass
-        self._finish()
-
-    def data(self, request: Request) -> bytes:
-        """The answer to a READ: every byte of it, or an error (C23)."""
-        data = bytearray(request.length)
-        view = memoryview(data)
-        covered = Coverage(request.offset, request.length)
-        last = False
-        while not last:
-            reply = self._header(request)
-            if not reply.structured and not reply.error:
-                self._transport.receive_into(view, self._deadline)
-                covered.add(request.offset, request.length)
-            elif reply.type in (Chunk.OFFSET_DATA, Chunk.OFFSET_HOLE):
-                self._content(reply, request, view, covered)
-                last = bool(reply.flags & ReplyFlag.DONE)
-                continue
-            last = self._is_last(reply, request)
-        self._finish()
-        if not covered.complete:
-            raise self._breach("called a read complete and left a part of it out")
-        return bytes(data)
-
-    def status(self, request: Request, export: Export) -> dict[str, list[tuple[int, int]]]:
-        """The answer to a BLOCK_STATUS: descriptors (length, status) of every selected context."""
-        names = {identity: name for name, identity in export.contexts.items()}
-        found: dict[str, list[tuple[int, int]]] = {}
-        last = False
-        while not last:
-            reply = self._header(request)
-            if reply.type != Chunk.BLOCK_STATUS:
-                last = self._is_last(reply, request)
-                continue
-            payload = self._transport.receive_exactly(reply.length, self._deadline)
-            identity = int.from_bytes(payload[:4])
-            if identity not in names or names[identity] in found:
-                raise self._breach("described a context that was not selected, or one twice")
-            found[names[identity]] = self._descriptors(names[identity], payload[4:], request, export)
-            last = bool(reply.flags & ReplyFlag.DONE)
-        self._finish()
-        if len(found) != len(names):
-            raise self._breach("left out a selected context")
-        return found
-
-    def _descriptors(self, name: str, payload: bytes, request: Request, export: Export) -> list[tuple[int, int]]:
-        """Pairs that make progress, stay in the export, and end in the request but for the last (C26, X45 to X48)."""
-        pairs = list(struct.iter_unpack(">II", payload))
-        at = request.offset
-        for number, (length, _) in enumerate(pairs):
-            at += length
-            passes = at > export.size or (at >= request.offset + request.length and number < len(pairs) - 1)
-            if not length or passes:
-                raise self._breach(f"sent block status of {name} with an empty extent, or past the end")
-        mask = _ALLOCATION_BITS if name == "base:allocation" else 0xFFFFFFFF
-        return [(length, status & mask) for length, status in pairs]
-
-    def _header(self, request: Request) -> Reply:
-        """The next reply header, which must be an answer to this request of a kind that it can have."""
-        head = self._transport.receive_exactly(16, self._deadline)
-        try:
-            reply = parse_reply(head, self._structured)
-            if reply is None:
-                reply = parse_reply(head + self._transport.receive_exactly(4, self._deadline), self._structured)
-        except ValueError as error:
-            raise self._breach("sent what is no reply (wrong magic)") from error
-        assert reply is not None  # a header is whole by now
-        if reply.cookie != request.cookie:
-            raise self._breach("answered a request that was not made (wrong cookie)")
-        if reply.structured:
-            if not _wire.judge_chunk_header(reply.flags, reply.type, reply.length, request.type, request.length):
-                raise self._breach(f"sent a chunk of type {reply.type} and length {reply.length}, which cannot be")
-        elif not self._may_be_simple(reply, request):
-            raise self._breach("sent a simple reply where only structured ones may be")
-        return reply
-
-    def _may_be_simple(self, reply: Reply, request: Request) -> bool:
-        """Once structured replies are agreed, a READ never gets a simple one, nor does success with a payload (X3)."""
-        if request.type == Command.READ:
-            return not self._structured
-        return request.type != Command.BLOCK_STATUS or reply.error != 0
-
-    def _is_last(self, reply: Reply, request: Request) -> bool:
-        """Take a header without content, or an error; whether it ends the answer."""
+    def take(self, reply: Reply) -> Wanted:
+        """Check one reply header and take the payload behind it; True when the answer is complete."""
         if not reply.structured:
-            if reply.error:
-                self._fail(reply.error, "", None, request)
-            return True
-        if reply.type & 0x8000:
-            self._error_chunk(reply, request)
-        return bool(reply.flags & ReplyFlag.DONE)
+            self._simple(reply)
+            if not reply.error:
+                yield from self._simple_payload()
+        elif not _wire.judge_chunk_header(
+            reply.flags, reply.type, reply.length, self.request.type, self.request.length
+        ):
+            raise self._breach(f"sent a chunk of type {reply.type} and length {reply.length}, which cannot be")
+        elif reply.type & _ERROR_BIT:
+            yield from self._error(reply)
+        elif reply.type != Chunk.NONE:
+            yield from self._payload(reply)
+        complete = not reply.structured or bool(reply.flags & ReplyFlag.DONE)
+        if complete and self.failure is None:
+            self._complete()
+        return complete
 
-    def _error_chunk(self, reply: Reply, request: Request) -> None:
+    def _payload(self, reply: Reply) -> Iterator[memoryview]:
+        """The payload of a content chunk; none answers this command, and _wire has refused it already."""
+        raise self._breach(f"sent a chunk of type {reply.type}, which does not answer this request")
+
+    def _simple_payload(self) -> Iterator[memoryview]:
+        """What stands behind a simple reply without an error: nothing, but for READ."""
+        return iter(())
+
+    def _complete(self) -> None:
+        """Called once, when the answer ended without an error."""
+
+    def _simple(self, reply: Reply) -> None:
+        """A simple reply: where structured ones are agreed, READ never gets one, nor success with a payload (X3)."""
+        with_payload = self.request.type == Command.READ or (
+            self.request.type == Command.BLOCK_STATUS and not reply.error
+        )
+        if self._export.structured and with_payload:
+            raise self._breach("sent a simple reply where only structured ones may be")
+        if reply.error:
+            self._fail(reply.error, "", None)
+
+    def _error(self, reply: Reply) -> Iterator[memoryview]:
         """An error chunk; one of a type we do not know is an error all the same (C2)."""
-        payload = self._transport.receive_exactly(reply.length, self._deadline)
+        payload = bytearray(reply.length)
+        yield memoryview(payload)
         error, size = struct.unpack_from(">IH", payload)
         tail = payload[6 + size :]
         if not error or len(payload) < 6 + size:
@@ -135,39 +117,103 @@ class Answers:
         offset = None
         if reply.type == Chunk.ERROR_OFFSET:
             offset = int.from_bytes(tail)
-            if len(tail) != 8 or not request.offset <= offset < request.offset + request.length:
+            if len(tail) != 8 or not 0 <= offset - self.request.offset < self.request.length:
                 raise self._breach("sent an error at an offset that was not asked for")
         elif reply.type == Chunk.ERROR and tail:
             raise self._breach("sent an error chunk with lengths that do not add up")
-        self._fail(error, payload[6 : 6 + size].decode(errors="replace"), offset, request)
+        self._fail(error, payload[6 : 6 + size].decode(errors="replace"), offset)
 
-    def _content(self, reply: Reply, request: Request, view: memoryview, covered: Coverage) -> None:
-        """A data or hole chunk: inside the request, over nothing that came before."""
-        if reply.type == Chunk.OFFSET_DATA:
-            offset, length = int.from_bytes(self._transport.receive_exactly(8, self._deadline)), reply.length - 8
-        else:
-            offset, length = struct.unpack(">QI", self._transport.receive_exactly(12, self._deadline))
-        if not covered.add(offset, length):
-            raise self._breach(f"sent {length} bytes at {offset}: empty, not asked for, or for the second time")
-        if reply.type == Chunk.OFFSET_DATA:
-            begin = offset - request.offset
-            self._transport.receive_into(view[begin : begin + length], self._deadline)
-
-    def _fail(self, number: int, message: str, offset: int | None, request: Request) -> None:
-        """Keep the first error of the request; the rest of its answer is read before it is raised."""
-        if self._failure is not None:
+    def _fail(self, number: int, message: str, offset: int | None) -> None:
+        """Keep the first error of the request."""
+        if self.failure is not None:
             return
         error = Error.of(number)
         kind = ServerShutsDown if error == Error.ESHUTDOWN else RequestFailed
         said = f" ({message})" if message else ""
-        where = request.offset if offset is None else offset
-        command = Command(request.type).name
-        span = "" if command == "FLUSH" else f" of {request.length} bytes at {where}"
-        self._failure = kind(f"{self._about}: {command}{span} failed: {error.name}{said}", error, where)
-
-    def _finish(self) -> None:
-        if self._failure is not None:
-            raise self._failure
+        where = self.request.offset if offset is None else offset
+        command = Command(self.request.type).name
+        span = "" if command == "FLUSH" else f" of {self.request.length} bytes at {where}"
+        self.failure = kind(f"{self._about}: {command}{span} failed: {error.name}{said}", error, where)
 
     def _breach(self, what: str) -> Breach:
         return Breach(f"{self._about}: the server {what}")
+
+
+class DataAnswer(Answer):
+    """The answer to a READ: every byte of it into `view`, or an error (C23). `runs`: data and holes, as they came."""
+
+    def __init__(self, request: Request, export: Export, about: str, view: memoryview) -> None:
+        super().__init__(request, export, about)
+        self.runs: list[Run] = []
+        self._view = view
+        self._covered = Coverage(request.offset, request.length)
+
+    def _simple_payload(self) -> Iterator[memoryview]:
+        yield from self._data(self.request.offset, self.request.length)
+
+    def _payload(self, reply: Reply) -> Iterator[memoryview]:
+        """A data or hole chunk: inside the request, over nothing that came before (X26)."""
+        fixed = bytearray(8 if reply.type == Chunk.OFFSET_DATA else 12)
+        yield memoryview(fixed)
+        offset = int.from_bytes(fixed[:8])
+        if reply.type == Chunk.OFFSET_DATA:
+            yield from self._data(offset, reply.length - 8)
+        else:
+            length = int.from_bytes(fixed[8:])
+            self._cover(offset, length, hole=True)
+            begin = offset - self.request.offset
+            self._view[begin : begin + length] = bytes(length)
+
+    def _data(self, offset: int, length: int) -> Iterator[memoryview]:
+        self._cover(offset, length, hole=False)
+        begin = offset - self.request.offset
+        yield self._view[begin : begin + length]
+
+    def _cover(self, offset: int, length: int, *, hole: bool) -> None:
+        if not self._covered.add(offset, length):
+            raise self._breach(f"sent {length} bytes at {offset}: empty, not asked for, or for the second time")
+        last = self.runs[-1] if self.runs else Run(0, 0, not hole)
+        if last.hole == hole and last.offset + last.length == offset:
+            self.runs[-1] = Run(last.offset, last.length + length, hole)
+            return
+        self.runs.append(Run(offset, length, hole))
+        if len(self.runs) > _MOST_RUNS:
+            raise self._breach(f"sent a read in more than {_MOST_RUNS} pieces")
+
+    def _complete(self) -> None:
+        if not self._covered.complete:
+            raise self._breach("called a read complete and left a part of it out")
+
+
+class StatusAnswer(Answer):
+    """The answer to a BLOCK_STATUS: descriptors (length, status) of every selected context in `found` (X44)."""
+
+    def __init__(self, request: Request, export: Export, about: str) -> None:
+        super().__init__(request, export, about)
+        self.found: Descriptors = {}
+        self._names = {identity: name for name, identity in export.contexts.items()}
+
+    def _payload(self, reply: Reply) -> Iterator[memoryview]:
+        if reply.length > 4 + 8 * _MOST_DESCRIPTORS:
+            raise self._breach("described more than 2^20 extents at once")
+        payload = bytearray(reply.length)
+        yield memoryview(payload)
+        name = self._names.get(int.from_bytes(payload[:4]))
+        if name is None or name in self.found:
+            raise self._breach("described a context that was not selected, or one twice")
+        self.found[name] = self._descriptors(name, memoryview(payload)[4:])
+
+    def _descriptors(self, name: str, payload: memoryview) -> list[tuple[int, int]]:
+        """Extents make progress, stay in the export, and end in the request but for the last (C26, X45 to X48)."""
+        pairs = list(struct.iter_unpack(">II", payload))
+        at, end = self.request.offset, self.request.offset + self.request.length
+        for number, (length, _) in enumerate(pairs):
+            at += length
+            if not length or at > self._export.size or (at >= end and number < len(pairs) - 1):
+                raise self._breach(f"sent block status of {name} with an empty extent, or past the end")
+        mask = _ALLOCATION_BITS if name == "base:allocation" else 0xFFFFFFFF
+        return [(length, status & mask) for length, status in pairs]
+
+    def _complete(self) -> None:
+        if len(self.found) != len(self._names):
+            raise self._breach("left out a selected context")

@@ -6,6 +6,8 @@ from bisect import bisect_right
 
 __all__ = ["Coverage"]
 
+_MOST_RANGES = 4096  # disjoint ranges of one read; more is an attack, as each costs a walk (fastio's SPANS_MOST)
+
 
 class Coverage:
     """The covered ranges of [start, start + length), merged.
@@ -26,9 +28,9 @@ class Coverage:
         return self._starts == [self.start] and self._ends == [self.end]
 
     def add(self, start: int, length: int) -> bool:
-        """Cover a range; False if it is empty, leaves the read or overlaps what came before."""
+        """Cover a range; False if it is empty, leaves the read, overlaps what came before or is one too many."""
         end = start + length
-        if length <= 0 or start < self.start or end > self.end:
+        if length <= 0 or start < self.start or end > self.end or len(self._starts) > _MOST_RANGES:
             return False
         after = bisect_right(self._starts, start)
         if after and self._ends[after - 1] > start:

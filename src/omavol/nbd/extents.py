@@ -1,19 +1,20 @@
-"""The extents of a whole export or file: what `omavol map` shows, and their totals."""
+"""The extents of a whole export or file: the walk that asks for them, what `omavol map` shows, and their totals."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from omavol.nbd.errors import NbdError
 from omavol.nbd.wire import Allocation
 
-__all__ = ["Extent", "NotMapped", "Total", "of_file", "totals"]
+__all__ = ["Extent", "NotMapped", "Total", "Walk", "of_file", "totals"]
 
+_SPAN = 1024 * 1024 * 1024  # bytes of one block status request; a power of two, so a multiple of every block size
 _HOLE = int(Allocation.HOLE | Allocation.ZERO)
 
 
@@ -29,6 +30,53 @@ class Extent(NamedTuple):
     offset: int
     length: int
     status: int
+
+
+class Walk:
+    """Block status of a range in several contexts, request by request: what to ask next, what is known.
+
+    A server describes less than it was asked, or more, and each context as far as it likes; the walk goes on where the
+    one that is known least far ends. Neighbours of equal status are one extent.
+
+    >>> walk = Walk(["base:allocation"], 0, 4096)
+    >>> walk.ask()
+    (0, 4096)
+    >>> walk.take({"base:allocation": [(1024, 0), (1024, 0), (8192, 3)]})
+    >>> walk.ask(), walk.known("base:allocation")
+    (None, [Extent(offset=0, length=2048, status=0), Extent(offset=2048, length=2048, status=3)])
+    """
+
+    def __init__(self, contexts: Sequence[str], offset: int, end: int) -> None:
+        self._at = offset
+        self._end = end
+        self._extents: dict[str, list[Extent]] = {name: [] for name in contexts}
+
+    def ask(self) -> tuple[int, int] | None:
+        """(offset, length) of the next request; None when all is known."""
+        return (self._at, min(self._end - self._at, _SPAN)) if self._at < self._end else None
+
+    def take(self, answer: Mapping[str, Sequence[tuple[int, int]]]) -> None:
+        """The descriptors of one answer."""
+        stop = min(self._at + sum(length for length, _ in answer[name]) for name in self._extents)
+        stop = min(stop, self._end)
+        for name, extents in self._extents.items():
+            at = self._at
+            for length, status in answer[name]:
+                run = min(length, stop - at)
+                if not run:
+                    break
+                if extents and extents[-1].status == status:
+                    extents[-1] = extents[-1]._replace(length=extents[-1].length + run)
+                else:
+                    extents.append(Extent(at, run, status))
+                at += run
+        self._at = stop
+
+    def known(self, context: str) -> list[Extent]:
+        """Take out the extents that nothing can lengthen any more: all but the last, which too at the end."""
+        extents = self._extents[context]
+        self._extents[context] = extents[-1:] if self._at < self._end else []
+        return extents[:-1] if self._at < self._end else extents
 
 
 class Total(NamedTuple):

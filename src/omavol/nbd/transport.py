@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Sequence
 
 from omavol.nbd.errors import ConnectFailed, Disconnected, NbdError, TimedOut
 from omavol.nbd.uri import Uri
@@ -65,22 +66,36 @@ class Transport:
             raise Disconnected(f"{self.place}: the server closed the connection")
         return data
 
-    def receive_into(self, view: memoryview, deadline: float) -> None:
-        """Fill the view."""
-        while view:
-            self._limit(deadline, "an answer")
-            try:
-                count = self.socket.recv_into(view)
-            except OSError as error:
-                raise self._failed(error, "an answer") from error
-            if not count:
-                raise Disconnected(f"{self.place}: the server closed the connection in the middle of an answer")
-            view = view[count:]
+    def receive_some(self, view: memoryview, deadline: float) -> int:
+        """Some bytes into the view, from its start; how many, never none."""
+        self._limit(deadline, "an answer")
+        return self.receive_now(view)
 
-    def receive_exactly(self, size: int, deadline: float) -> bytes:
-        data = bytearray(size)
-        self.receive_into(memoryview(data), deadline)
-        return bytes(data)
+    def send_some(self, views: Sequence[memoryview], deadline: float) -> int:
+        """Some of the views, in order; how many bytes."""
+        self._limit(deadline, "taking a request")
+        return self.send_now(views)
+
+    def receive_now(self, view: memoryview) -> int:
+        """As receive_some, as the socket is: BlockingIOError where it is non-blocking and has nothing."""
+        try:
+            count = self.socket.recv_into(view)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise self._failed(error, "an answer") from error
+        if not count:
+            raise Disconnected(f"{self.place}: the server closed the connection")
+        return count
+
+    def send_now(self, views: Sequence[memoryview]) -> int:
+        """As send_some, as the socket is: BlockingIOError where it is non-blocking and full."""
+        try:
+            return self.socket.sendmsg(views)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise self._failed(error, "taking a request") from error
 
     def close(self) -> None:
         self.socket.close()

@@ -11,6 +11,7 @@ __all__ = [
     "DEFAULT_MAXIMUM",
     "DEFAULT_PORT",
     "MAXIMUM_STRING",
+    "SIMPLE_REPLY_SIZE",
     "Allocation",
     "Chunk",
     "Command",
@@ -30,6 +31,7 @@ __all__ = [
 DEFAULT_PORT = 10809
 DEFAULT_MAXIMUM = 32 * 1024 * 1024  # bytes of payload, where the server told no block sizes
 MAXIMUM_STRING = 4096  # bytes
+SIMPLE_REPLY_SIZE = 16  # bytes; the shortest header of a reply
 
 
 class Option(IntEnum):
@@ -59,6 +61,8 @@ class OptionError(IntEnum):
 
 
 class TransmissionFlag(IntFlag):
+    """What an export can do and is (proto.md, "Transmission flags")."""
+
     HAS_FLAGS = 1 << 0
     READ_ONLY = 1 << 1
     SEND_FLUSH = 1 << 2
@@ -110,6 +114,8 @@ class ReplyFlag(IntFlag):
 
 
 class Error(IntEnum):
+    """What a server answers to a request that failed (proto.md, "Error values")."""
+
     EPERM = 1
     EIO = 5
     ENOMEM = 12
