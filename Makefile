@@ -3,10 +3,11 @@
 #   make up      the same processes, left running until Ctrl-C
 #   make test    set up, run every test        make bench   compare with the peers
 #   make lint    ruff, mypy, architecture      make asan    build and test under AddressSanitizer
+#   make fuzz    the codec under libFuzzer, FUZZ_SECONDS a target (3600)
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run up test bench bench-short lint asan man lock clean
+.PHONY: help setup run up test bench bench-short lint asan fuzz man lock clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -14,7 +15,7 @@ STAMP := .make
 COMPILED := $(wildcard src/omavol/*.pyx src/omavol/*.pxd src/omavol/*.h src/omavol/wire/*.pxi src/omavol/fastio/*.pxi src/omavol/fastio/digest*) src/omavol/_dm.py
 
 help:
-	@sed -n '2,5s/^# *//p' Makefile
+	@sed -n '2,6s/^# *//p' Makefile
 
 $(STAMP)/packages: deploy/debian/packages.build deploy/debian/packages.run deploy/debian/packages.test scripts/install-packages
 	@mkdir -p $(STAMP)
@@ -56,8 +57,7 @@ lint: setup
 asan: setup
 	@scripts/asan $(VENV)
 
-man: setup
-	@scripts/man-pages $(VENV)
+.PHONY: help setup run up test bench bench-short lint asan fuzz man lock clean
 
 lock: $(STAMP)/packages
 	@scripts/lock
