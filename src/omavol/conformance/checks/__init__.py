@@ -1,0 +1,28 @@
+"""The checks of servers, one exchange of the protocol a file; `load` imports them all, which fills the table."""
+
+from __future__ import annotations
+
+import importlib
+
+__all__ = ["MODULES", "load"]
+
+MODULES = (
+    "greeting",
+    "options",
+    "info",
+    "contexts",
+    "offers",
+    "requests",
+    "refusals",
+    "reads",
+    "writes",
+    "zeroes",
+    "status",
+    "endings",
+)
+
+
+def load() -> None:
+    """Fill the table; a second call does nothing."""
+    for module in MODULES:
+        importlib.import_module(f"{__name__}.{module}")
