@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("omavol._wire", "omavol._libdevmapper", "omavol.schema", "omavol.failpoint"),
     ("omavol._channel", "omavol._store", "omavol.journal"),
     ("omavol._fastio", "omavol.nbd"),
-    ("omavol.serve", "omavol.copy", "omavol.conformance"),
+    ("omavol.serve", "omavol.copy", "omavol.load", "omavol.conformance"),
     ("omavol.block", "omavol.source"),
     ("omavol.cloud",),
     ("omavol.volumes",),

@@ -69,6 +69,59 @@ def verify_records(
 def digest(data: bytes, plain: bool = False) -> bytes: ...
 def check_records(records: bytes, size: int) -> int: ...
 
+class LoadTimes(TypedDict):
+    """Answered requests of one kind, in nanoseconds; `buckets` are (most that falls into it, requests)."""
+
+    count: int
+    bytes: int
+    sum: int
+    least: int
+    most: int
+    buckets: builtins.list[tuple[int, int]]
+
+class LoadOutcome(TypedDict):
+    """What came of a load; times in seconds."""
+
+    seconds: float
+    flush_seconds: float
+    user: float
+    system: float
+    interrupted: bool
+    extents: int
+    errors: int
+    first_error: tuple[int, int, int] | None  # error, command, offset
+    read: LoadTimes
+    write: LoadTimes
+
+class LoadLoop:
+    def __init__(
+        self,
+        *,
+        fds: Sequence[int] = (),
+        address: bytes | None = None,
+        name: bytes = b"",
+        count: int = 0,
+        command: int = 0,
+        reads: int = 100,
+        random: bool = False,
+        once: bool = False,
+        flush: bool = False,
+        depth: int = 1,
+        size: int = 0,
+        length: int = 4096,
+        structured: bool = False,
+        context: int = 0,
+        seconds: float = 3.0,
+        warmup: float = 0.0,
+        timeout: float = 30.0,
+    ) -> None: ...
+    def run(self) -> bool: ...
+    @property
+    def fault(self) -> tuple[str, int, int, str] | None: ...  # kind, code, offset, text
+    def outcome(self) -> LoadOutcome: ...
+
+def count_times(times: Sequence[int]) -> LoadTimes: ...
+
 CONNECTION_SIZE: int
 
 class TableError(Exception):

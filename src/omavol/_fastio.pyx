@@ -1,4 +1,4 @@
-"""The loops that move data: serve and copy, each in parts under fastio/, all of them without the GIL.
+"""The loops that move data: serve, copy and load, each in parts under fastio/, all of them without the GIL.
 
 Serving
 -------
@@ -33,6 +33,11 @@ is no lock, and no end is sent to while the other cannot be read. The disk is cu
 across a multiple of it; each *flight* is one request of a piece. A piece is received straight into its buffer, looked
 at and hashed there when its last byte came, and sent from there at once, while it is hot. From a file without digests
 nothing is received: WRITE's header goes with MSG_MORE and sendfile moves the payload.
+
+Loading
+-------
+One thread drives every connection of a load generator in one poll set. A *slot* is a request in flight: when its reply
+has been checked and counted it asks the next one, with all others that became free by the same receive in one send.
 """
 
 include "fastio/client_system.pxi"
@@ -45,5 +50,12 @@ include "fastio/copy_files.pxi"
 include "fastio/copy_loop.pxi"
 include "fastio/copy_face.pxi"
 include "fastio/copy_verify.pxi"
+
+include "fastio/load_types.pxi"
+include "fastio/load_send.pxi"
+include "fastio/load_receive.pxi"
+include "fastio/load_dial.pxi"
+include "fastio/load_loop.pxi"
+include "fastio/load_face.pxi"
 
 include "fastio/server.pxi"

@@ -11,6 +11,7 @@ from omavol import __version__
 
 COMMANDS: dict[str, str] = {
     "agent": "Serve the machines of a source host: freeze, read, push.",
+    "bench": "Load an NBD server and tell how fast it answers.",
     "conformance": "Judge an NBD server, or a client, by the protocol document.",
     "copy": "Copy a disk between files and NBD exports, at the speed of the slower one.",
     "daemon": "Keep the volumes of this appliance: record, attach, export, prove.",
