@@ -57,7 +57,12 @@ lint: setup
 asan: setup
 	@scripts/asan $(VENV)
 
-.PHONY: help setup run up test bench bench-short lint asan fuzz man lock clean
+fuzz: setup
+	@scripts/install-packages deploy/debian/packages.fuzz
+	@scripts/fuzz run $(PYTHON)
+
+man: setup
+	@scripts/man-pages $(VENV)
 
 lock: $(STAMP)/packages
 	@scripts/lock
