@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from omavol.nbd.wire import Chunk as ChunkType
-from omavol.nbd.wire import Command, Option, TransmissionFlag
+from omavol.nbd.wire import Command, CommandFlag, Option, TransmissionFlag
 
 __all__ = ["ACK", "DONE", "META_CONTEXT", "SERVER", "Chunk", "Raw", "until"]
 
@@ -18,27 +18,39 @@ DONE = 1
 ACK, SERVER, INFO, META_CONTEXT = 1, 2, 3, 4  # answers to options
 _CHUNK_MAGIC = 0x668E33EF
 _SIMPLE_MAGIC = 0x67446698
+_EXTENDED_MAGIC = 0x6E8A278C
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """One reply header with its payload; a simple reply has type None and its error."""
+    """One reply header with its payload; a simple reply has type None and its error, an extended one an offset."""
 
     type: int | None
     flags: int
     cookie: int
     payload: bytes
     error: int = 0
+    offset: int | None = None
 
 
 class Raw:
-    """A connection past its handshake, unless `enter` is false."""
+    """A connection past its handshake, unless `enter` is false; `contexts` are names, or true for base:allocation."""
 
-    def __init__(self, path, export: str = "", *, structured: bool = True, contexts: bool = False, enter: bool = True):
+    def __init__(
+        self,
+        path,
+        export: str = "",
+        *,
+        structured: bool = True,
+        extended: bool = False,
+        contexts: bool | tuple[str, ...] = False,
+        enter: bool = True,
+    ):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(LIMIT)
         self.socket.connect(str(path))
-        self.structured = structured
+        self.structured, self.extended = structured or extended, extended
+        self.ids: dict[str, int] = {}
         if enter:
             self.enter(export, contexts)
 
@@ -76,23 +88,30 @@ class Raw:
             answers.append((kind, self.hear(length)))
         return answers
 
-    def enter(self, export: str, contexts: bool) -> None:
+    def enter(self, export: str, contexts: bool | tuple[str, ...]) -> None:
         self.hear(18)
         self.say(struct.pack(">I", 3))
         name = struct.pack(">I", len(export.encode())) + export.encode()
-        if self.structured:
+        if self.extended:
+            assert self.option(Option.EXTENDED_HEADERS)[-1][0] == ACK
+        elif self.structured:
             assert self.option(Option.STRUCTURED_REPLY)[-1][0] == ACK
         if contexts:
-            query = b"base:allocation"
-            self.option(Option.SET_META_CONTEXT, name + struct.pack(">II", 1, len(query)) + query)
+            names = ("base:allocation",) if contexts is True else contexts
+            queries = b"".join(struct.pack(">I", len(query)) + query.encode() for query in names)
+            told = self.option(Option.SET_META_CONTEXT, name + struct.pack(">I", len(names)) + queries)
+            self.ids = {data[4:].decode(): int.from_bytes(data[:4]) for kind, data in told if kind == META_CONTEXT}
         answers = self.option(Option.GO, name + struct.pack(">H", 0))
         assert answers[-1][0] == ACK, answers
         told = next(data for kind, data in answers if kind == INFO and data[:2] == b"\0\0")
         _, self.size, flags = struct.unpack(">HQH", told)
         self.flags = TransmissionFlag(flags)
 
-    @staticmethod
-    def pack(command: int, offset: int = 0, length: int = 0, *, cookie: int = 1, flags: int = 0) -> bytes:
+    def pack(self, command: int, offset: int = 0, length: int = 0, *, cookie: int = 1, flags: int = 0) -> bytes:
+        """A request's header; an extended WRITE says that its payload follows."""
+        if self.extended:
+            flags |= CommandFlag.PAYLOAD_LEN if command == Command.WRITE else 0
+            return struct.pack(">IHHQQQ", 0x21E41C71, flags, command, cookie, offset, length)
         return struct.pack(">IHHQQI", 0x25609513, flags, command, cookie, offset, length)
 
     def send(self, command: int, offset: int = 0, length: int = 0, payload: bytes = b"", **more: int) -> None:
@@ -100,13 +119,18 @@ class Raw:
 
     def chunk(self, simple_payload: int = 0) -> Chunk:
         """The next reply header with what belongs to it; a simple success brings `simple_payload` bytes."""
-        if struct.unpack(">I", self.hear(4))[0] == _SIMPLE_MAGIC:
+        magic, offset = struct.unpack(">I", self.hear(4))[0], None
+        if magic == _SIMPLE_MAGIC:
             error, cookie = struct.unpack(">IQ", self.hear(12))
             return Chunk(None, DONE, cookie, self.hear(0 if error else simple_payload), error)
-        flags, kind, cookie, length = struct.unpack(">HHQI", self.hear(16))
+        assert magic == (_EXTENDED_MAGIC if self.extended else _CHUNK_MAGIC)
+        if self.extended:
+            flags, kind, cookie, offset, length = struct.unpack(">HHQQQ", self.hear(28))
+        else:
+            flags, kind, cookie, length = struct.unpack(">HHQI", self.hear(16))
         payload = self.hear(length)
         error = struct.unpack(">I", payload[:4])[0] if kind & 0x8000 else 0
-        return Chunk(kind, flags, cookie, payload, error)
+        return Chunk(kind, flags, cookie, payload, error, offset)
 
     def reply(self, simple_payload: int = 0) -> list[Chunk]:
         """Every chunk of one reply."""

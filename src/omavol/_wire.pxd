@@ -1,12 +1,12 @@
 """The NBD protocol for the loops that move data: numbers, records, codec, judgement and both handshakes.
 
 Everything here is `noexcept nogil`, does no I/O and allocates nothing. Numbers on the wire are big-endian; names are
-those of the protocol document (proto.md). TLS and extended headers have their numbers and fields here and no code yet.
+those of the protocol document (proto.md); extended headers are those of its branch extension-ext-header.
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 include "wire/numbers.pxi"      # every number of the protocol
-include "wire/bytes.pxi"        # be16, be32, be64, put_be16, put_be32, put_be64
+include "wire/bytes.pxi"        # be16, be32, be64, put_be16, put_be32, put_be64, request_size, chunk_size
 
 
 # ---- Messages of the transmission phase ------------------------------------------------------------------------------
@@ -15,39 +15,50 @@ cdef enum Parsed:
     NEED_MORE
     BAD_MAGIC
 
+cdef enum Form:                 # how headers look, by what was agreed (form_of)
+    FORM_SIMPLE                 # compact requests, simple replies
+    FORM_STRUCTURED             # compact requests, replies in chunks or simple ones
+    FORM_EXTENDED               # requests and chunks of 32 bytes, nothing simple; chunks repeat the request's offset
+
 cdef struct Request:
     uint16_t flags, type
     uint64_t cookie, offset
-    uint64_t length             # bytes of effect; the payload of a WRITE has the same length
+    uint64_t length             # bytes of effect; of a BLOCK_STATUS with payload they are in the payload
+    uint64_t payload            # bytes behind the header; parse_request sets it, encode_request does not ask
 
 cdef struct Reply:              # a header alone
-    bint structured
+    bint structured, extended   # a chunk (of either form), an extended one
     uint16_t flags, type        # of a chunk; a simple reply reads as REPLY_DONE, CHUNK_NONE
     uint32_t error              # of a simple reply
-    uint32_t length             # payload of a chunk; 0 for a simple reply, whose READ data follows unannounced
-    uint64_t cookie
+    uint64_t length             # payload of a chunk; 0 for a simple reply, whose READ data follows unannounced
+    uint64_t cookie, offset     # offset: the request's, in an extended chunk; else 0
 
-cdef Parsed parse_request(const uint8_t *data, size_t have, Request *out) noexcept nogil
-cdef size_t encode_request(uint8_t *out, const Request *request) noexcept nogil
-cdef Parsed parse_reply(const uint8_t *data, size_t have, bint structured, Reply *out) noexcept nogil
+cdef Parsed parse_request(const uint8_t *data, size_t have, bint extended, Request *out) noexcept nogil
+cdef size_t encode_request(uint8_t *out, bint extended, const Request *request) noexcept nogil
+cdef Parsed parse_reply(const uint8_t *data, size_t have, Form form, Reply *out) noexcept nogil
 cdef size_t encode_simple_reply(uint8_t *out, uint32_t error, uint64_t cookie) noexcept nogil
-cdef size_t encode_chunk(uint8_t *out, uint16_t flags, uint16_t type, uint64_t cookie, uint32_t length) noexcept nogil
+# Chunks take cookie and offset from the request they answer; `extended` is what was agreed.
+cdef size_t encode_chunk(
+    uint8_t *out, bint extended, uint16_t flags, uint16_t type, const Request *to, uint32_t length
+) noexcept nogil
 cdef size_t encode_data_chunk(
-    uint8_t *out, uint16_t flags, uint64_t cookie, uint64_t offset, uint32_t data_length
+    uint8_t *out, bint extended, uint16_t flags, const Request *to, uint64_t offset, uint32_t data_length
 ) noexcept nogil
 cdef size_t encode_hole_chunk(
-    uint8_t *out, uint16_t flags, uint64_t cookie, uint64_t offset, uint32_t hole_length
+    uint8_t *out, bint extended, uint16_t flags, const Request *to, uint64_t offset, uint32_t hole_length
 ) noexcept nogil
 cdef size_t encode_error_chunk(
-    uint8_t *out, uint16_t flags, uint64_t cookie, uint32_t error, const char *message, uint16_t message_length
+    uint8_t *out, bint extended, uint16_t flags, const Request *to, uint32_t error,
+    const char *message, uint16_t message_length
 ) noexcept nogil
 cdef size_t encode_error_offset_chunk(
-    uint8_t *out, uint16_t flags, uint64_t cookie, uint32_t error, uint64_t offset,
+    uint8_t *out, bint extended, uint16_t flags, const Request *to, uint32_t error, uint64_t offset,
     const char *message, uint16_t message_length
 ) noexcept nogil
 cdef size_t encode_status_chunk(
-    uint8_t *out, uint16_t flags, uint64_t cookie, uint32_t context_id, uint32_t descriptors
+    uint8_t *out, bint extended, uint16_t flags, const Request *to, uint32_t context_id, uint32_t descriptors
 ) noexcept nogil
+cdef size_t encode_descriptor(uint8_t *out, bint extended, uint64_t length, uint64_t status) noexcept nogil
 
 
 # ---- Judgement -------------------------------------------------------------------------------------------------------
@@ -58,14 +69,24 @@ cdef struct ExportFacts:
     const char *description                 # UTF-8 or NULL; must live until the step that asked has returned
     const char *name                        # the canonical name if it is another than the one asked for, or NULL
     uint64_t generation                     # differs when what is behind the name differs (retarget); compared alone
+    bint tls_only                           # entered and described inside TLS alone (T6 to T9)
 
 cdef struct Negotiated:
-    bint structured, extended, no_zeroes
-    uint32_t contexts                       # how many meta contexts are selected
-    bint allocation                         # base:allocation is among them; other contexts get fields of their own
+    bint structured                         # replies come in chunks: structured replies, or extended headers with them
+    bint extended                           # headers are extended
+    bint no_zeroes
+    bint allocation                         # base:allocation is among the contexts
     uint32_t allocation_context             # its id; servers other than ours may say 0
+    uint32_t contexts                       # how many meta contexts are selected,
+    uint32_t ids[MAXIMUM_CONTEXTS]          # and their ids, in the order they were selected
+
+cdef inline Form form_of(const Negotiated *agreed) noexcept nogil:
+    return FORM_EXTENDED if agreed.extended else FORM_STRUCTURED if agreed.structured else FORM_SIMPLE
 
 cdef uint32_t judge(const Request *request, const ExportFacts *facts, const Negotiated *agreed) noexcept nogil
+cdef uint32_t judge_status_payload(
+    Request *request, const uint8_t *payload, const ExportFacts *facts, const Negotiated *agreed, uint32_t *chosen
+) noexcept nogil
 cdef bint judge_chunk(const Reply *reply, const Request *request) noexcept nogil
 
 
@@ -78,7 +99,7 @@ cdef enum Next:
     NEXT_SEND           # `out` is full: send, and call again with what is left
     NEXT_TRANSMIT       # the transmission phase begins with the byte behind `used`
     NEXT_CLOSE          # send, then close; the client's struct says why (fault)
-    NEXT_TLS            # send, then begin TLS (a later release; never returned today)
+    NEXT_TLS            # send all of it, then begin TLS on what comes next, then call *_handshake_secured()
     NEXT_SEEN           # client: something is seen (seen, text, text_length...), call again
     NEXT_ANSWERED       # client: the question is answered (refused: how), ask another or leave
 
@@ -91,10 +112,27 @@ ctypedef int (*FindExport)(void *owner, const uint8_t *name, uint32_t length, bi
 # option error at index 0.
 ctypedef int (*NameExport)(void *owner, uint32_t index, uint8_t *name, uint32_t *length) noexcept nogil
 
+# Writes the full name (MAXIMUM_STRING bytes of room) and the id of meta context `index` of an export, beside
+# base:allocation, which every export has; nonzero past the last one. An id is above ALLOCATION_CONTEXT, is that
+# context's for good and no other's: what is asked about it after it has gone is still answered.
+ctypedef int (*NameContext)(
+    void *owner, const uint8_t *export, uint32_t export_length, uint32_t index,
+    uint8_t *name, uint32_t *length, uint32_t *id
+) noexcept nogil
+
+cdef enum Tls:          # the modes of proto.md, "Server-side requirements"
+    TLS_NONE            # STARTTLS is unknown
+    TLS_SELECTIVE       # exports that are `tls_only` want it
+    TLS_FORCED          # nothing is told without it
+
 cdef struct ServerHandshake:
     void *owner
     FindExport find
     NameExport name_export
+    NameContext name_context            # or NULL: base:allocation alone. It and the next two may be set after begin
+    Tls tls
+    bint compact                        # EXTENDED_HEADERS is not offered
+    bint secured                        # inside TLS
     ExportFacts facts                   # of the export entered, exactly as they were told to the client
     Negotiated agreed
     uint32_t capacity                   # bytes the caller's receive buffer holds; may be set after begin
@@ -105,7 +143,7 @@ cdef struct ServerHandshake:
     uint32_t options, refusals          # counted against MAXIMUM_OPTIONS and MAXIMUM_REFUSALS
     uint32_t option                     # the one under way
     uint32_t skip, skip_error           # bytes still to drop, and the answer due then
-    uint32_t listed                     # the next index of LIST
+    uint32_t listed                     # the next index of LIST, of the contexts
     uint64_t told_name, context_name    # hashes of the names given with INFO, SET_META_CONTEXT
     uint64_t told_facts
 
@@ -116,8 +154,12 @@ cdef Next server_handshake_step(
     ServerHandshake *shake, const uint8_t *data, size_t have, size_t *used, uint8_t *out, size_t room, size_t *wrote
 ) noexcept nogil
 
+# TLS stands: what was agreed in the clear is forgotten, options begin anew (T11, T20). What the peer sent before it
+# does not count: the caller's buffer is empty when TLS begins.
+cdef void server_handshake_secured(ServerHandshake *shake) noexcept nogil
+
 cdef enum Goal:
-    GOAL_GO             # structured replies, contexts, then GO; falls back to EXPORT_NAME
+    GOAL_GO             # TLS, headers, contexts, then GO; falls back to EXPORT_NAME unless headers are extended (C21)
     GOAL_INFO           # the same questions, nothing entered
     GOAL_LIST           # the names of all exports
     GOAL_CONTEXTS       # all meta contexts of an export
@@ -154,9 +196,6 @@ cdef enum Fault:
     FAULT_CALLER                # `out` has less than HANDSHAKE_ROOM
     FAULT_UNASKED               # bytes behind the last answer; for the caller to say
 
-cdef enum:
-    MAXIMUM_CONTEXTS = 8
-
 cdef struct ContextWish:
     const uint8_t *name
     uint32_t length, id
@@ -167,6 +206,7 @@ cdef struct ClientHandshake:
     uint32_t name_length
     Goal goal
     Wish structured
+    Wish extended, tls                  # WISH_NEVER unless set after begin; extended is asked for before structured
     ContextWish contexts[MAXIMUM_CONTEXTS]
     uint32_t context_count
     ExportFacts facts                   # of the export, from INFO, GO or EXPORT_NAME
@@ -180,7 +220,8 @@ cdef struct ClientHandshake:
     const uint8_t *more
     uint32_t more_length
     uint8_t state
-    bint fixed, greeted, has_export, sizes_told
+    bint fixed, has_export, sizes_told
+    bint secured                        # inside TLS
     uint32_t option, replies, asked
 
 cdef void client_handshake_begin(ClientHandshake *shake, Wish structured) noexcept nogil
@@ -189,3 +230,4 @@ cdef void client_handshake_ask(ClientHandshake *shake, Goal goal, const uint8_t 
 cdef Next client_handshake_step(
     ClientHandshake *shake, const uint8_t *data, size_t have, size_t *used, uint8_t *out, size_t room, size_t *wrote
 ) noexcept nogil
+cdef void client_handshake_secured(ClientHandshake *shake) noexcept nogil

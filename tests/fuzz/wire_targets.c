@@ -104,6 +104,7 @@ static int find(void *owner, const uint8_t *name, uint32_t length, int enter, Fa
             facts->size = i ? (uint64_t)machine->plan[3] << (8 * i) : 0;
             facts->flags = (uint16_t)(machine->plan[4] << 4 | machine->plan[5]);
             facts->description = i & 1 ? "a disk of the tests" : NULL;
+            facts->tls_only = i == 3;
             machine->entered += enter;
             return 0;
         }
@@ -122,16 +123,43 @@ static int name_export(void *owner, uint32_t index, uint8_t *name, uint32_t *len
     return 0;
 }
 
+static int name_context(
+    void *owner, const uint8_t *export, uint32_t export_length, uint32_t index, uint8_t *name, uint32_t *length, uint32_t *id)
+{
+    static const char *const contexts[] = {"x-oma:a", "x-oma:b:c", "y:"};
+    Machine *machine = owner;
+    touch(export, export_length);
+    if (index >= (machine->plan[6] & 31u))
+        return 1;
+    *length = (uint32_t)strlen(contexts[index % 3]);
+    memcpy(name, contexts[index % 3], *length);
+    *id = 2 + index % 12;
+    return 0;
+}
+
 static int server_step(Machine *m, const uint8_t *data, size_t have, size_t *used, uint8_t *out, size_t *wrote)
 {
     Server *shake = m->shake;
     shake->shutting_down = (m->plan[2] & 2) != 0;
     int next = CALL(server_handshake_step)(shake, data, have, used, out, m->room, wrote);
+    if (next == NUMBER(NEXT_TLS)) {
+        HOLDS(shake->tls != NUMBER(TLS_NONE) && !shake->secured && *used == have);
+        CALL(server_handshake_secured)(shake);
+        HOLDS(!shake->agreed.structured && !shake->agreed.extended && !shake->agreed.contexts);
+        return NUMBER(NEXT_ANSWERED);
+    }
     HOLDS((next == NUMBER(NEXT_TRANSMIT)) <= (m->entered > 0));     /* nobody enters what was not looked up */
     if (next == NUMBER(NEXT_TRANSMIT)) {
         HOLDS(shake->facts.flags & NUMBER(TX_HAS_FLAGS));
-        HOLDS(shake->agreed.structured || shake->agreed.extended || !(shake->facts.flags & NUMBER(TX_SEND_DF)));
-        HOLDS(shake->agreed.structured || shake->agreed.extended || !shake->agreed.contexts);
+        HOLDS(shake->agreed.structured || !(shake->facts.flags & NUMBER(TX_SEND_DF)));
+        HOLDS(shake->agreed.structured || !(shake->agreed.extended || shake->agreed.contexts));
+        HOLDS(!(shake->facts.flags & NUMBER(TX_BLOCK_STATUS_PAYLOAD)) || (shake->agreed.extended && shake->agreed.contexts));
+        HOLDS(!(shake->agreed.extended && shake->compact));
+        HOLDS(shake->secured || (shake->tls != NUMBER(TLS_FORCED) && !shake->facts.tls_only));
+        HOLDS(shake->agreed.contexts <= NUMBER(MAXIMUM_CONTEXTS));
+        for (unsigned i = 0; i < shake->agreed.contexts; i++)
+            for (unsigned k = 0; k < i; k++)
+                HOLDS(shake->agreed.ids[i] != shake->agreed.ids[k]);
     }
     return next;
 }
@@ -141,12 +169,17 @@ static Said serve(const uint8_t *plan, const uint8_t *data, size_t length, size_
     Server shake;
     Machine machine = {&shake, NUMBER(HANDSHAKE_BUFFER), NUMBER(HANDSHAKE_ROOM), server_step, plan, 0, 0};
     CALL(server_handshake_begin)(&shake, &machine, find, name_export);
+    shake.name_context = name_context;
+    shake.compact = (plan[2] & 4) != 0;
+    shake.tls = (plan[2] >> 3) % 3;
     return feed(&machine, data, length, piece);
 }
 
 static void server(const uint8_t *plan, const uint8_t *data, size_t length)
 {
     Said whole = serve(plan, data, length, SIZE_MAX), split = serve(plan, data, length, 1 + plan[0]);
+    if ((plan[2] >> 3) % 3 != NUMBER(TLS_NONE))
+        return;                     /* what stands behind STARTTLS ends a session or not by when it came (T12) */
     HOLDS(whole.hash == split.hash && whole.wrote == split.wrote && whole.ended == split.ended);
     HOLDS(whole.used == split.used);
 }
@@ -157,6 +190,12 @@ static int client_step(Machine *m, const uint8_t *data, size_t have, size_t *use
 {
     Client *shake = m->shake;
     int next = CALL(client_handshake_step)(shake, data, have, used, out, m->room, wrote);
+    if (next == NUMBER(NEXT_TLS)) {
+        HOLDS(shake->tls != NUMBER(WISH_NEVER) && !shake->secured && *used == have);
+        CALL(client_handshake_secured)(shake);
+        HOLDS(!shake->agreed.structured && !shake->agreed.extended && !shake->agreed.contexts);
+        return NUMBER(NEXT_SEND);
+    }
     if (next == NUMBER(NEXT_SEEN)) {
         HOLDS(shake->text >= data && shake->text + shake->text_length <= data + *used);
         HOLDS(shake->text_length <= NUMBER(MAXIMUM_STRING) && shake->more_length <= NUMBER(MAXIMUM_STRING));
@@ -172,7 +211,10 @@ static int client_step(Machine *m, const uint8_t *data, size_t have, size_t *use
     if (next == NUMBER(NEXT_TRANSMIT)) {
         HOLDS(shake->has_export && shake->facts.size >> 63 == 0 && shake->facts.flags & NUMBER(TX_HAS_FLAGS));
         HOLDS(!shake->sizes_told || shake->facts.minimum);
-        HOLDS(shake->structured != NUMBER(WISH_DEMANDED) || shake->agreed.structured || m->questions);
+        HOLDS(shake->structured != NUMBER(WISH_DEMANDED) || shake->agreed.structured);
+        HOLDS(shake->extended != NUMBER(WISH_DEMANDED) || shake->agreed.extended);
+        HOLDS(shake->tls != NUMBER(WISH_DEMANDED) || shake->secured);
+        HOLDS(shake->agreed.structured || !shake->agreed.extended);
         HOLDS(shake->agreed.contexts <= shake->context_count);
     }
     return next;
@@ -184,6 +226,8 @@ static Said ask(const uint8_t *plan, const uint8_t *data, size_t length, size_t 
     Client shake;
     Machine machine = {&shake, NUMBER(HANDSHAKE_BUFFER), NUMBER(HANDSHAKE_ROOM), client_step, plan, 0, 0};
     CALL(client_handshake_begin)(&shake, plan[1] % 3);
+    shake.extended = plan[7] % 3;
+    shake.tls = (plan[7] >> 2) % 3;
     for (unsigned i = 0; i < 3; i++)
         if (plan[1] & 16u << i)
             HOLDS(CALL(client_handshake_want)(&shake, (const uint8_t *)contexts[i], (uint32_t)strlen(contexts[i])) == 0);
@@ -194,6 +238,8 @@ static Said ask(const uint8_t *plan, const uint8_t *data, size_t length, size_t 
 static void client(const uint8_t *plan, const uint8_t *data, size_t length)
 {
     Said whole = ask(plan, data, length, SIZE_MAX), split = ask(plan, data, length, 1 + plan[0]);
+    if ((plan[7] >> 2) % 3 != NUMBER(WISH_NEVER))
+        return;                     /* what stands behind STARTTLS's ACK ends a session or not by when it came (T20) */
     HOLDS(whole.hash == split.hash && whole.wrote == split.wrote && whole.ended == split.ended);
 }
 
@@ -208,7 +254,10 @@ static void exports(const uint8_t *plan, Facts *facts, Negotiated *agreed)
     facts->minimum = plan[3] & 1 ? 1u << (plan[3] >> 4) : 0;
     facts->maximum = plan[3] & 2 ? 1u << 20 : 0;
     agreed->structured = plan[4] & 1;
-    agreed->contexts = plan[4] & 2 ? 1 : 0;
+    agreed->extended = agreed->structured && plan[4] & 4;
+    agreed->contexts = plan[4] & 2 ? 1 + (plan[4] >> 4) % 8 : 0;
+    for (unsigned i = 0; i < agreed->contexts; i++)
+        agreed->ids[i] = 1 + i;
 }
 
 static void allowed(const Request *request, const Facts *facts, const Negotiated *agreed)
@@ -225,23 +274,51 @@ static void allowed(const Request *request, const Facts *facts, const Negotiated
     HOLDS(request->type != NUMBER(CMD_WRITE) || request->length <= NUMBER(DEFAULT_MAXIMUM));
 }
 
+/* The payload of a BLOCK_STATUS, if it is all there: bytes taken. */
+static size_t status(Request *request, const uint8_t *data, size_t have, const Facts *facts, const Negotiated *agreed)
+{
+    size_t size = (size_t)request->payload;
+    uint32_t chosen;
+    HOLDS(size <= 8 + 4 * NUMBER(MAXIMUM_CONTEXTS));
+    if (have < size)
+        return have;
+    uint8_t *held = malloc(size);
+    memcpy(held, data, size);
+    if (CALL(judge_status_payload)(request, held, facts, agreed, &chosen) == 0) {
+        HOLDS((unsigned)__builtin_popcount(chosen) == (size - 8) / 4 && chosen >> agreed->contexts == 0);
+        allowed(request, facts, agreed);
+    }
+    free(held);
+    return size;
+}
+
 static void requests(const uint8_t *plan, const uint8_t *data, size_t length)
 {
     Facts facts;
     Negotiated agreed;
     Request request;
-    uint8_t again[NUMBER(REQUEST_SIZE)];
+    uint8_t again[NUMBER(EXTENDED_REQUEST_SIZE)];
     exports(plan, &facts, &agreed);
-    for (size_t at = 0; at <= length; at += NUMBER(REQUEST_SIZE)) {
-        size_t have = length - at < NUMBER(REQUEST_SIZE) ? length - at : NUMBER(REQUEST_SIZE);
+    size_t size = agreed.extended ? NUMBER(EXTENDED_REQUEST_SIZE) : NUMBER(REQUEST_SIZE), more = 0;
+    for (size_t at = 0; at <= length; at += size + more) {
+        size_t have = length - at < size ? length - at : size;
         uint8_t *held = malloc(have ? have : 1);
         memcpy(held, data + at, have);
-        int parsed = CALL(parse_request)(held, have, &request);
-        HOLDS(parsed != NUMBER(PARSED) || have == NUMBER(REQUEST_SIZE));
+        int parsed = CALL(parse_request)(held, have, agreed.extended, &request);
+        HOLDS(parsed != NUMBER(PARSED) || have == size);
+        more = 0;
         if (parsed == NUMBER(PARSED)) {
-            HOLDS(CALL(encode_request)(again, &request) == sizeof(again) && memcmp(again, held, sizeof(again)) == 0);
-            if (CALL(judge)(&request, &facts, &agreed) == 0)
-                allowed(&request, &facts, &agreed);
+            int write = agreed.extended && request.type == NUMBER(CMD_WRITE);
+            HOLDS(CALL(encode_request)(again, agreed.extended, &request) == size);
+            HOLDS(memcmp(again, held, 4) == 0 && memcmp(again + 6, held + 6, size - 6) == 0);
+            HOLDS(write || memcmp(again, held, 6) == 0);
+            HOLDS(request.payload == 0 || request.payload == request.length);
+            if (CALL(judge)(&request, &facts, &agreed) == 0) {
+                if (request.type == NUMBER(CMD_BLOCK_STATUS) && request.payload)
+                    more = status(&request, data + at + have, length - at - have, &facts, &agreed);
+                else
+                    allowed(&request, &facts, &agreed);
+            }
         }
         free(held);
         if (parsed == NUMBER(BAD_MAGIC))
@@ -258,22 +335,27 @@ static void replies(const uint8_t *plan, const uint8_t *data, size_t length)
     size_t at = 0;
     asked.type = plan[0] % 9;
     asked.length = (uint64_t)plan[1] << (plan[2] & 31);
+    unsigned form = plan[3] % 3;
+    size_t most = form == NUMBER(FORM_EXTENDED) ? NUMBER(EXTENDED_CHUNK_SIZE) : NUMBER(CHUNK_SIZE);
     while (at <= length) {
-        size_t have = length - at < NUMBER(CHUNK_SIZE) ? length - at : NUMBER(CHUNK_SIZE);
+        size_t have = length - at < most ? length - at : most;
         uint8_t *held = malloc(have ? have : 1);
         memcpy(held, data + at, have);
-        int parsed = CALL(parse_reply)(held, have, plan[3] & 1, &reply);
+        int parsed = CALL(parse_reply)(held, have, form, &reply);
         free(held);
         if (parsed != NUMBER(PARSED))
             return;
-        HOLDS(!reply.structured || plan[3] & 1);
-        size_t size = reply.structured ? NUMBER(CHUNK_SIZE) : NUMBER(SIMPLE_REPLY_SIZE);
+        HOLDS(!reply.structured || form != NUMBER(FORM_SIMPLE));
+        HOLDS(!reply.extended == (form != NUMBER(FORM_EXTENDED)));
+        size_t size = reply.structured ? most : NUMBER(SIMPLE_REPLY_SIZE);
         HOLDS(size <= have);
         if (CALL(judge_chunk)(&reply, &asked) && reply.structured) {
             HOLDS(reply.type != NUMBER(CHUNK_NONE) || (reply.flags & NUMBER(REPLY_DONE) && !reply.length));
             HOLDS(reply.type != NUMBER(CHUNK_OFFSET_DATA) || (asked.type == NUMBER(CMD_READ) && reply.length - 8 <= asked.length));
             HOLDS(reply.type & 0x8000 || reply.type <= NUMBER(CHUNK_BLOCK_STATUS_EXT));
             HOLDS(!(reply.type & 0x8000) || reply.length <= 1u << 16);
+            HOLDS(!reply.extended || (reply.offset == asked.offset && reply.type != NUMBER(CHUNK_BLOCK_STATUS)));
+            HOLDS(reply.type != NUMBER(CHUNK_BLOCK_STATUS_EXT) || reply.length <= NUMBER(DEFAULT_MAXIMUM));
         }
         at += size;
     }

@@ -24,7 +24,9 @@ EXPORT_NAME, ABORT, LIST, STARTTLS, INFO, GO, STRUCTURED, LIST_CONTEXT, SET_CONT
     11,
 )
 ACK, SERVER, INFO_REPLY, META_CONTEXT = 1, 2, 3, 4
-UNSUP, POLICY, INVALID, UNKNOWN, SHUTDOWN, TOO_BIG = (2**31 + number for number in (1, 2, 3, 6, 7, 9))
+UNSUP, POLICY, INVALID, TLS_REQD, UNKNOWN, SHUTDOWN, TOO_BIG, EXTENDED_REQD = (
+    2**31 + number for number in (1, 2, 3, 5, 6, 7, 9, 10)
+)
 
 # Transmission flags of the test's exports: all but READ_ONLY, ROTATIONAL, RESIZE and the payload of extended headers.
 FLAGS = 0xDED

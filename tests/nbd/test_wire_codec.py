@@ -47,14 +47,14 @@ def test_a_simple_reply_survives_the_wire(error, cookie):
     assert said == struct.pack(">IIQ", 0x67446698, error, cookie)
     for structured in (False, True):
         reply = wire.parse_reply(said, structured)
-        assert reply == (False, 1, 0, error, 0, cookie)
+        assert reply == (False, 1, 0, error, 0, cookie, False, 0)
         assert reply.size == len(said)
 
 
 @given(u16, u16, u64, u32)
 def test_a_chunk_survives_the_wire_where_structured_replies_are_agreed(flags, type, cookie, length):
     said = _wire.make_chunk(flags, type, cookie, length)
-    assert wire.parse_reply(said, True) == (True, flags, type, 0, length, cookie)
+    assert wire.parse_reply(said, True) == (True, flags, type, 0, length, cookie, False, 0)
     assert all(wire.parse_reply(said[:have], True) is None for have in range(20))
 
 

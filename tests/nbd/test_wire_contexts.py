@@ -174,3 +174,86 @@ def test_H46_an_owner_without_block_sizes_tells_the_defaults():
     sizes = session.say(info(INFO, b""))[1].data[2:]
     assert struct.unpack(">III", sizes) == (1, 4096, 32 << 20)
     assert EXPORTS[b""][2:5] == (0, 0, 0)
+
+
+MANY = [(b"web01", b"x-oma:changed-since:p%d" % number, 2 + number) for number in range(12)]
+FIRST, SECOND = MANY[0][1], MANY[1][1]
+
+
+def several(table=MANY, **options) -> Session:
+    session = Session(contexts=table, **options)
+    assert session.kinds(option(STRUCTURED)) == [ACK]
+    return session
+
+
+def named(answers) -> dict[bytes, int]:
+    """The contexts of an answer, which ends in ACK."""
+    assert answers[-1].kind == ACK
+    assert all(each.kind == META_CONTEXT for each in answers[:-1])
+    return {each.data[4:]: int.from_bytes(each.data[:4]) for each in answers[:-1]}
+
+
+def test_H32_list_gives_the_contexts_of_that_export():
+    session = several()
+    assert list(named(session.say(contexts(LIST_CONTEXT)))) == [BASE, *(name for _, name, _ in MANY)]
+    assert list(named(session.say(contexts(LIST_CONTEXT, name=b"")))) == [BASE]
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [(b"base:", 1), (b"x-oma:", 12), (b"x-oma:changed-since:", 12), (b"x-oma:changed", 0), (b":", 0)],
+)
+def test_H36_a_namespace_alone_is_all_of_it_in_list_and_nothing_in_set(query, count):
+    session = several()
+    assert len(named(session.say(contexts(LIST_CONTEXT, query)))) == count
+    assert named(session.say(contexts(SET_CONTEXT, query))) == {}
+
+
+def test_H34_H35_several_contexts_are_selected_at_once_each_once_with_an_id_of_its_own():
+    session = several()
+    told = named(session.say(contexts(SET_CONTEXT, SECOND, BASE, FIRST, SECOND, b"x-oma:changed-since:nothing")))
+    assert set(told) == {BASE, FIRST, SECOND}
+    assert len(set(told.values())) == 3
+    session.say(info(GO))
+    assert sorted(session.machine.agreed["ids"]) == sorted(told.values())
+    assert session.machine.agreed["allocation_context"] == told[BASE]
+
+
+def test_a_context_may_be_selected_without_base_allocation():
+    session = several()
+    assert named(session.say(contexts(SET_CONTEXT, FIRST))) == {FIRST: 2}
+    session.say(info(GO))
+    agreed = session.machine.agreed
+    assert (agreed["allocation"], agreed["contexts"], agreed["ids"]) == (False, 1, [2])
+
+
+def test_no_more_than_eight_are_selected():
+    session = several()
+    told = named(session.say(contexts(SET_CONTEXT, BASE, *(name for _, name, _ in MANY))))
+    assert len(told) == 8
+    session.say(info(GO))
+    assert session.machine.agreed["ids"] == list(told.values())
+
+
+def test_H34_an_id_that_is_taken_is_not_given_again():
+    session = several([(b"web01", FIRST, 5), (b"web01", SECOND, 5)])
+    assert named(session.say(contexts(SET_CONTEXT, FIRST, SECOND))) == {FIRST: 5}
+
+
+def test_H42_contexts_of_one_export_are_not_those_of_another():
+    session = several()
+    assert named(session.say(contexts(SET_CONTEXT, FIRST, name=b""))) == {}
+    session.say(contexts(SET_CONTEXT, FIRST), info(GO, b""))
+    assert session.machine.agreed["contexts"] == 0
+
+
+@pytest.mark.parametrize("piece", [1, 100, 1 << 20])
+def test_a_long_list_of_contexts_is_told_in_pieces_of_the_room_there_is(piece):
+    long = [(b"web01", b"x:%d:" % number + b"y" * 4000, 2 + number) for number in range(30)]
+    session = several(long)
+    said = contexts(LIST_CONTEXT) + option(LIST_CONTEXT, b"bad") + contexts(LIST_CONTEXT, BASE)
+    answers = []
+    for at in range(0, len(said), piece):
+        answers += session.say(said[at : at + piece], room=9000)
+    assert [each.data[4:] for each in answers if each.kind == META_CONTEXT] == [BASE, *(n for _, n, _ in long), BASE]
+    assert [each.kind for each in answers[31:]] == [ACK, INVALID, META_CONTEXT, ACK]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hypothesis.strategies as st
-import pytest
 from hypothesis import given, note, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from nbd_said import CLIENT_FLAGS, EXPORTS, FLAGS, GO, GREETING, answer, contexts, export_info, info, option
@@ -212,7 +211,6 @@ def test_a_client_hears_the_same_however_it_is_split_and_believes_only_whole_exp
     assert ends[0] == ends[1]
 
 
-@pytest.mark.xfail(strict=True, reason="client_replies.pxi: _refused() marks STRUCTURED_REPLY as asked though demanded")
 def test_C27_structured_replies_once_demanded_stay_demanded_for_the_next_question():
     machine = _wire.ClientMachine(2)
     refused = answer(8, 2**31 + 1)

@@ -4,18 +4,18 @@ import os
 import struct
 
 import pytest
-from raw_client import DONE
 
 from omavol.nbd.wire import Chunk, Command, CommandFlag, Error, TransmissionFlag
+from raw_client import DONE
 
 KIB = 1 << 10
 MIB = 1 << 20
 SIZE = 4 * MIB
 
 
-@pytest.fixture(params=[True, False], ids=["structured", "simple"])
+@pytest.fixture(params=["simple", "structured", "extended"])
 def client(served, request):
-    return served.client(structured=request.param)
+    return served.client(structured=request.param != "simple", extended=request.param == "extended")
 
 
 @pytest.fixture

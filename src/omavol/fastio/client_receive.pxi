@@ -93,7 +93,7 @@ cdef int parse_one(CopyState *c, CopyConnection *connection, const uint8_t *data
     cdef Reply reply
     cdef CopyFlight *flight
     cdef int32_t index
-    cdef Parsed parsed = parse_reply(data, have, end.structured, &reply)
+    cdef Parsed parsed = parse_reply(data, have, FORM_STRUCTURED if end.structured else FORM_SIMPLE, &reply)
     if parsed == NEED_MORE:
         return 0
     if parsed == BAD_MAGIC:

@@ -93,7 +93,7 @@ cdef void gather_requests(CopyState *c, CopyConnection *connection) noexcept nog
         request.flags, request.type = flight.flags, flight.type
         request.cookie = <uint64_t>flight.generation << 32 | <uint32_t>index
         request.offset, request.length = flight.offset, flight.length
-        connection.out_have += <uint32_t>encode_request(connection.out + connection.out_have, &request)
+        connection.out_have += <uint32_t>encode_request(connection.out + connection.out_have, False, &request)
         if flight.type == CMD_WRITE:
             flight.state = FLIGHT_SENDING
             connection.sending, connection.payload_sent = index, 0
@@ -218,7 +218,7 @@ cdef void say_goodbye(CopyEnd *end) noexcept nogil:
     cdef int i
     memset(&request, 0, sizeof(request))
     request.type = CMD_DISC
-    encode_request(out, &request)
+    encode_request(out, False, &request)
     for i in range(end.count):
         if end.connections[i].outstanding == 0:
             send(end.connections[i].fd, out, REQUEST_SIZE, MSG_DONTWAIT | MSG_NOSIGNAL)

@@ -80,16 +80,16 @@ cdef int ask_status(
     fault.offset = reached[0] = offset
     request.flags, request.type, request.cookie = 0, CMD_BLOCK_STATUS, offset
     request.offset, request.length = offset, length
-    encode_request(buffer, &request)
+    encode_request(buffer, False, &request)
     if exchange(fd, buffer, REQUEST_SIZE, True, timeout, fault) < 0:
         return -1
     while not last:
         if exchange(fd, buffer, SIMPLE_REPLY_SIZE, False, timeout, fault) < 0:
             return -1
-        if parse_reply(buffer, SIMPLE_REPLY_SIZE, True, &reply) == NEED_MORE:
+        if parse_reply(buffer, SIMPLE_REPLY_SIZE, FORM_STRUCTURED, &reply) == NEED_MORE:
             if exchange(fd, buffer + SIMPLE_REPLY_SIZE, CHUNK_SIZE - SIMPLE_REPLY_SIZE, False, timeout, fault) < 0:
                 return -1
-            parse_reply(buffer, CHUNK_SIZE, True, &reply)
+            parse_reply(buffer, CHUNK_SIZE, FORM_STRUCTURED, &reply)
         elif be32(buffer) != SIMPLE_MAGIC:
             return status_breach(fault, b"a reply with a wrong magic")
         if reply.cookie != offset or not judge_chunk(&reply, &request) or reply.length > REPLY_MOST:

@@ -44,6 +44,8 @@ from omavol._wire cimport (
     CMD_WRITE,
     CMD_WRITE_ZEROES,
     DESCRIPTOR_SIZE,
+    FORM_SIMPLE,
+    FORM_STRUCTURED,
     NEED_MORE,
     REPLY_DONE,
     REQUEST_SIZE,

@@ -117,7 +117,7 @@ cdef int load_redial(LoadState *load, LoadConnection *c) noexcept nogil:
     cdef Request request
     memset(&request, 0, sizeof(Request))
     request.type = CMD_DISC
-    c.out_have = <uint32_t>encode_request(c.out, &request)
+    c.out_have = <uint32_t>encode_request(c.out, False, &request)
     if load_say(load, c) < 0:
         return -1
     channel_close(&c.channel)

@@ -31,7 +31,7 @@ cdef void load_goodbye(LoadState *load) noexcept nogil:
     cdef uint32_t i
     memset(&request, 0, sizeof(Request))
     request.type = CMD_DISC
-    encode_request(said, &request)
+    encode_request(said, False, &request)
     for i in range(load.count):
         channel_send(&load.connections[i].channel, said, REQUEST_SIZE, False)
 

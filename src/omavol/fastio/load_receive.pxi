@@ -77,7 +77,7 @@ cdef int load_header(LoadState *load, LoadConnection *c, const uint8_t *data, si
     """One reply header with the fixed part of its payload: bytes used, 0 for "more", -1 with load.fault set."""
     cdef Reply reply
     cdef LoadSlot *slot
-    cdef Parsed parsed = parse_reply(data, have, c.structured, &reply)
+    cdef Parsed parsed = parse_reply(data, have, FORM_STRUCTURED if c.structured else FORM_SIMPLE, &reply)
     if parsed == NEED_MORE:
         return 0
     if parsed == BAD_MAGIC:

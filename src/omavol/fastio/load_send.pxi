@@ -59,7 +59,7 @@ cdef void load_fill(LoadState *load, LoadConnection *c) noexcept nogil:
         c.outstanding += 1
         request.flags, request.type, request.cookie = 0, slot.type, <uint64_t>slot.generation << 32 | index
         request.offset, request.length = slot.offset, slot.length
-        c.out_have += <uint32_t>encode_request(c.out + c.out_have, &request)
+        c.out_have += <uint32_t>encode_request(c.out + c.out_have, False, &request)
         if slot.type != CMD_WRITE:
             continue
         if slot.length > LOAD_COPIED:
@@ -104,7 +104,7 @@ cdef int load_flush(LoadState *load) noexcept nogil:
     request.cookie = <uint64_t>slot.generation << 32
     slot.offset = slot.length = slot.covered = slot.error = 0
     slot.busy, slot.begun = True, load.now
-    c.out_sent, c.out_have = 0, <uint32_t>encode_request(c.out, &request)
+    c.out_sent, c.out_have = 0, <uint32_t>encode_request(c.out, False, &request)
     c.moved_at = load.now
     load.outstanding += 1
     c.outstanding += 1

@@ -168,7 +168,7 @@ cdef Verdict await_more(Worker *w, Served *c) noexcept nogil:
 
 cdef Verdict receive_more(Worker *w, Served *c) noexcept nogil:
     """Take input behind what is left over; of a payload under way just as much as it and a next header need."""
-    cdef size_t left = w.have - w.used, room
+    cdef size_t left = w.have - w.used, room, header = request_size(c.agreed.extended)
     cdef ssize_t n
     if left == 0 and c.writing and c.large and not c.write_error and w.pipe[0] >= 0:
         return write_spliced(w, c)
@@ -176,10 +176,10 @@ cdef Verdict receive_more(Worker *w, Served *c) noexcept nogil:
         memmove(w.buffer, w.buffer + w.used, left)
         w.used, w.have = 0, left
     room = RECEIVE_BUFFER - left
-    if c.writing and left < c.write.length and c.write.length - left + REQUEST_SIZE < room:
-        room = c.write.length - left + REQUEST_SIZE
-    elif c.large and not c.writing and left < REQUEST_SIZE and w.pipe[0] >= 0:
-        room = REQUEST_SIZE - left      # the payload behind it is not for this buffer
+    if c.writing and left < c.write.payload and c.write.payload - left + header < room:
+        room = c.write.payload - left + header
+    elif c.large and not c.writing and left < header and w.pipe[0] >= 0:
+        room = header - left            # the payload behind it is not for this buffer
     n = channel_receive(&c.channel, w.buffer + left, room)
     if n == CHANNEL_BROKEN:
         return END

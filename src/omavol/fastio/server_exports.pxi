@@ -4,6 +4,7 @@ from libc.string cimport strdup
 
 from omavol._store cimport STORE_SHORT, store_close, store_open
 from omavol._wire cimport (
+    TX_BLOCK_STATUS_PAYLOAD,
     TX_CAN_MULTI_CONN,
     TX_HAS_FLAGS,
     TX_READ_ONLY,
@@ -25,7 +26,8 @@ cdef enum Refusal:
     NO_MEMORY
 
 cdef enum:
-    READING = TX_HAS_FLAGS | TX_SEND_FLUSH | TX_SEND_FUA | TX_SEND_DF | TX_CAN_MULTI_CONN | TX_SEND_CACHE
+    READING = TX_HAS_FLAGS | TX_SEND_FLUSH | TX_SEND_FUA | TX_SEND_DF | TX_CAN_MULTI_CONN | TX_SEND_CACHE \
+        | TX_BLOCK_STATUS_PAYLOAD
     PREFERRED_BLOCK = 4096
 
 cdef struct Row:                    # an export as it stands, copied out of the table

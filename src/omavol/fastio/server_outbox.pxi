@@ -12,8 +12,7 @@ from omavol._channel cimport (
     channel_send_file,
 )
 from omavol._wire cimport (
-    ERROR_CHUNK_SIZE,
-    ERROR_OFFSET_CHUNK_SIZE,
+    EXTENDED_CHUNK_SIZE,
     MAXIMUM_STRING,
     NBD_EINVAL,
     NBD_EIO,
@@ -27,6 +26,9 @@ from omavol._wire cimport (
     encode_error_offset_chunk,
     encode_simple_reply,
 )
+
+cdef enum:
+    ERROR_PAYLOAD = 14              # of an error chunk with offset and no message
 
 cdef uint8_t[SMALL_READ] nothing_but_zeroes
 
@@ -176,19 +178,19 @@ cdef ssize_t piece_send(Outbox *box, Served *c, Piece *piece) noexcept nogil:
     piece.left -= <size_t>n
     piece.offset += <uint64_t>n
     if piece.kind == PIECE_ZEROES and piece.left == 0 and piece.error:
-        piece.kind, piece.left = PIECE_ERROR, ERROR_OFFSET_CHUNK_SIZE
+        piece.kind, piece.left = PIECE_ERROR, chunk_size(c.agreed.extended) + ERROR_PAYLOAD
         piece.offset -= 1                   # an offset inside the request, all of whose content went before (X29)
     return n
 
 
 cdef ssize_t error_piece_send(Served *c, Piece *piece, bint more) noexcept nogil:
     """The error chunk of a range that was filled up; the closing NONE(DONE) is queued behind it."""
-    cdef uint8_t[ERROR_OFFSET_CHUNK_SIZE] chunk
-    cdef size_t sent = ERROR_OFFSET_CHUNK_SIZE - piece.left
-    cdef ssize_t n
-    encode_error_offset_chunk(chunk, 0, piece.cookie, piece.error, piece.offset - sent, NULL, 0)
-    n = channel_send(&c.channel, chunk + sent, piece.left, more)
-    return n
+    cdef uint8_t[EXTENDED_CHUNK_SIZE + ERROR_PAYLOAD] chunk
+    cdef size_t sent = chunk_size(c.agreed.extended) + ERROR_PAYLOAD - piece.left
+    cdef Request to
+    to.cookie, to.offset = piece.cookie, piece.begin
+    encode_error_offset_chunk(chunk, c.agreed.extended, 0, &to, piece.error, piece.offset - sent, NULL, 0)
+    return channel_send(&c.channel, chunk + sent, piece.left, more)
 
 
 cdef uint32_t nbd_error(int error) noexcept nogil:
@@ -216,20 +218,33 @@ cdef const char *error_text(uint32_t error) noexcept nogil:
     return b"input or output failed"
 
 
-cdef int say_done(Outbox *box, Served *c, uint64_t cookie) noexcept nogil:
-    """A success without payload: a simple reply, whatever was agreed (proto.md, "Structured replies")."""
-    cdef uint8_t *room = box_room(box, SIMPLE_REPLY_SIZE)
+cdef int say_done(Outbox *box, Served *c, const Request *request) noexcept nogil:
+    """A success without payload: a simple reply (proto.md, "Structured replies"), NONE with extended headers (X60)."""
+    cdef uint8_t *room
+    if c.agreed.extended:
+        return say_none(box, c, request)
+    room = box_room(box, SIMPLE_REPLY_SIZE)
     if room == NULL:
         return -1
-    return box_add(box, encode_simple_reply(room, 0, cookie))
+    return box_add(box, encode_simple_reply(room, 0, request.cookie))
 
 
-cdef int say_error(Outbox *box, Served *c, uint64_t cookie, uint32_t error) noexcept nogil:
+cdef int say_none(Outbox *box, Served *c, const Request *request) noexcept nogil:
+    """The chunk NONE(DONE) that ends a reply."""
+    cdef uint8_t *room = box_room(box, EXTENDED_CHUNK_SIZE)
+    if room == NULL:
+        return -1
+    return box_add(box, encode_chunk(room, c.agreed.extended, REPLY_DONE, CHUNK_NONE, request, 0))
+
+
+cdef int say_error(Outbox *box, Served *c, const Request *request, uint32_t error) noexcept nogil:
     """An error: a chunk where structured replies were agreed (X3, X4)."""
     cdef const char *text = error_text(error)
-    cdef uint8_t *room = box_room(box, ERROR_CHUNK_SIZE + MAXIMUM_STRING)
+    cdef uint8_t *room = box_room(box, EXTENDED_CHUNK_SIZE + 6 + MAXIMUM_STRING)
     if room == NULL:
         return -1
     if not c.agreed.structured:
-        return box_add(box, encode_simple_reply(room, error, cookie))
-    return box_add(box, encode_error_chunk(room, REPLY_DONE, cookie, error, text, <uint16_t>strlen(text)))
+        return box_add(box, encode_simple_reply(room, error, request.cookie))
+    return box_add(
+        box, encode_error_chunk(room, c.agreed.extended, REPLY_DONE, request, error, text, <uint16_t>strlen(text))
+    )

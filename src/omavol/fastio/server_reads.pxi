@@ -12,16 +12,16 @@ cdef int do_read(Worker *w, Served *c, Request *request) noexcept nogil:
 
 
 cdef int read_small(Outbox *box, Served *c, Request *request) noexcept nogil:
-    cdef size_t header = DATA_CHUNK_SIZE if c.agreed.structured else SIMPLE_REPLY_SIZE
+    cdef size_t header = chunk_size(c.agreed.extended) + 8 if c.agreed.structured else SIMPLE_REPLY_SIZE
     cdef uint8_t *room = box_room(box, header + request.length)
     cdef int failure
     if room == NULL:
         return -1
     failure = store_read(&c.holding.store, room + header, request.length, request.offset)
     if failure:
-        return say_error(box, c, request.cookie, nbd_error(failure))
+        return say_error(box, c, request, nbd_error(failure))
     if c.agreed.structured:
-        encode_data_chunk(room, REPLY_DONE, request.cookie, request.offset, <uint32_t>request.length)
+        encode_data_chunk(room, c.agreed.extended, REPLY_DONE, request, request.offset, <uint32_t>request.length)
     else:
         encode_simple_reply(room, 0, request.cookie)
     return box_add(box, header + request.length)
@@ -31,7 +31,7 @@ cdef int read_simple(Outbox *box, Served *c, Request *request) noexcept nogil:
     cdef uint8_t *room = box_room(box, SIMPLE_REPLY_SIZE)
     if room == NULL or box_add(box, encode_simple_reply(room, 0, request.cookie)) < 0:
         return -1
-    return add_range(box, c, request.cookie, request.offset, request.length)
+    return add_range(box, c, request, request.offset, request.length)
 
 
 cdef int read_chunks(Outbox *box, Served *c, Request *request) noexcept nogil:
@@ -40,25 +40,22 @@ cdef int read_chunks(Outbox *box, Served *c, Request *request) noexcept nogil:
     cdef uint8_t *room
     while left:
         length = DEFAULT_MAXIMUM if left > DEFAULT_MAXIMUM else left
-        room = box_room(box, DATA_CHUNK_SIZE)
+        room = box_room(box, EXTENDED_CHUNK_SIZE + 8)
         if room == NULL:
             return -1
-        if box_add(box, encode_data_chunk(room, 0, request.cookie, offset, <uint32_t>length)) < 0:
+        if box_add(box, encode_data_chunk(room, c.agreed.extended, 0, request, offset, <uint32_t>length)) < 0:
             return -1
-        if add_range(box, c, request.cookie, offset, length) < 0:
+        if add_range(box, c, request, offset, length) < 0:
             return -1
         offset += length
         left -= length
-    room = box_room(box, CHUNK_SIZE)
-    if room == NULL:
-        return -1
-    return box_add(box, encode_chunk(room, REPLY_DONE, CHUNK_NONE, request.cookie, 0))
+    return say_none(box, c, request)
 
 
-cdef int add_range(Outbox *box, Served *c, uint64_t cookie, uint64_t offset, uint64_t length) noexcept nogil:
+cdef int add_range(Outbox *box, Served *c, const Request *request, uint64_t offset, uint64_t length) noexcept nogil:
     cdef Piece *piece = box_piece(box)
     if piece == NULL:
         return -1
     piece.kind = PIECE_ZEROES if c.holding.store.kind == STORE_NULL else PIECE_FILE
-    piece.cookie, piece.offset, piece.left = cookie, offset, length
+    piece.cookie, piece.begin, piece.offset, piece.left = request.cookie, request.offset, offset, length
     return 0

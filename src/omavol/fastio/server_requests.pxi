@@ -27,21 +27,24 @@ from omavol._wire cimport (
     CMD_WRITE,
     CMD_WRITE_ZEROES,
     CHUNK_NONE,
-    CHUNK_SIZE,
-    DATA_CHUNK_SIZE,
     DEFAULT_MAXIMUM,
-    DESCRIPTOR_SIZE,
+    EXTENDED_CHUNK_SIZE,
+    EXTENDED_DESCRIPTOR_SIZE,
+    MAXIMUM_CONTEXTS,
     NEED_MORE,
-    REQUEST_SIZE,
-    STATUS_CHUNK_SIZE,
+    STATUS_CHUNK_MOST,
+    STATUS_PAYLOAD_SIZE,
     SURELY_NO_ATTACK,
     Parsed,
+    chunk_size,
     encode_chunk,
     encode_data_chunk,
+    encode_descriptor,
     encode_status_chunk,
     judge,
+    judge_status_payload,
     parse_request,
-    put_be32,
+    request_size,
 )
 
 cdef enum Verdict:
@@ -62,14 +65,16 @@ cdef Verdict take_requests(Worker *w, Served *c) noexcept nogil:
                 continue
             if end_write(w, c) < 0:
                 return END
-        parsed = parse_request(w.buffer + w.used, w.have - w.used, &request)
+        parsed = parse_request(w.buffer + w.used, w.have - w.used, c.agreed.extended, &request)
         if parsed == BAD_MAGIC:
             return END                      # X5
         if parsed == NEED_MORE or box_full(&w.box):
             return GO_ON
+        if request.type == CMD_BLOCK_STATUS and request.payload and not status_payload_is_here(w, &request):
+            return GO_ON
         if not may_begin(w, c):
             return GO_ON
-        w.used += REQUEST_SIZE
+        w.used += request_size(c.agreed.extended)
         w.counts.requests += 1
         if do_request(w, c, &request) < 0:
             return END
@@ -86,11 +91,11 @@ cdef int do_request(Worker *w, Served *c, Request *request) noexcept nogil:
         return 0
     if c.export.state == EXPORT_ENDING:
         error = NBD_ESHUTDOWN
-    c.large = request.type == CMD_WRITE and request.length >= LARGE_WRITE and c.holding.store.kind != STORE_NULL
-    if request.type == CMD_WRITE:
+    c.large = request.type == CMD_WRITE and request.payload >= LARGE_WRITE and c.holding.store.kind != STORE_NULL
+    if request.payload and (request.type == CMD_WRITE or error):
         return begin_write(w, c, request, error)
     if error:
-        return say_error(&w.box, c, request.cookie, error)
+        return say_error(&w.box, c, request, error)
     if request.type == CMD_READ:
         return do_read(w, c, request)
     if request.type == CMD_BLOCK_STATUS:
@@ -119,5 +124,5 @@ cdef int say_outcome(Worker *w, Served *c, Request *request, int failure) noexce
     if failure == 0 and request.flags & CMD_FLAG_FUA and request.type != CMD_FLUSH and request.type != CMD_CACHE:
         failure = store_sync(&c.holding.store)
     if failure:
-        return say_error(&w.box, c, request.cookie, nbd_error(failure))
-    return say_done(&w.box, c, request.cookie)
+        return say_error(&w.box, c, request, nbd_error(failure))
+    return say_done(&w.box, c, request)

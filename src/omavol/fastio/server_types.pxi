@@ -103,6 +103,7 @@ cdef struct Piece:
     PieceKind kind
     uint32_t error                  # of a range that failed: an NBD error
     uint64_t offset, left, cookie
+    uint64_t begin                  # the request's offset: an extended error chunk repeats it (X60)
 
 cdef struct Outbox:
     uint8_t *bytes
@@ -129,7 +130,8 @@ cdef struct Served:                 # a connection
     uint8_t *kept                   # input that waits likewise
     uint32_t kept_length
     uint32_t write_error            # the write under way is refused or has failed; its payload is consumed
-    Request write                   # under way: its payload is not all here; `length` is what is left
+    Request write                   # under way: its payload is not all here; `payload` is what is left, `offset` moves
+    uint64_t write_begin            # the offset it came with
     bint writing
     bint large                      # the last request was a large WRITE: the next header is received alone
     Negotiated agreed

@@ -1,21 +1,25 @@
 # WRITE: its payload taken from the receive buffer or, when large, by reference through the worker's pipe.
+#
+# A payload that another request brings against the rules is taken in the same way, and dropped (X65, X66).
 
 
 cdef int begin_write(Worker *w, Served *c, Request *request, uint32_t error) noexcept nogil:
-    """Await the payload, of a refused WRITE too (X14), unless it is so long that it can only be an attack (X15)."""
-    if error and request.length > SURELY_NO_ATTACK:
+    """Await the payload, of a refused request too (X14), unless it is so long that it can only be an attack (X15)."""
+    if error and request.payload > SURELY_NO_ATTACK:
         return -1
     w.counts.changes += error == 0
-    c.write, c.write_error, c.writing = request[0], error, True
+    c.write, c.write_begin, c.write_error, c.writing = request[0], request.offset, error, True
     return 0
 
 
 cdef bint take_payload(Worker *w, Served *c) noexcept nogil:
     """Write what is here of the payload; False if more has to come first: whole payloads are written at once."""
     cdef size_t have = w.have - w.used
-    if have < c.write.length and (have < RECEIVE_BUFFER // 2 or c.write.length <= RECEIVE_BUFFER - REQUEST_SIZE):
+    if have < c.write.payload and (
+        have < RECEIVE_BUFFER // 2 or c.write.payload <= RECEIVE_BUFFER - request_size(c.agreed.extended)
+    ):
         return False
-    write_some(w, c, c.write.length if have > c.write.length else have)
+    write_some(w, c, c.write.payload if have > c.write.payload else have)
     return True
 
 
@@ -23,20 +27,20 @@ cdef void write_some(Worker *w, Served *c, size_t length) noexcept nogil:
     """Write (or drop, after an error) `length` bytes of payload from the receive buffer."""
     cdef int failure
     if c.write_error == 0 and length:
-        if length == c.write.length:
+        if length == c.write.payload:
             server_failpoint(b"serve.write-received")
         failure = store_write(&c.holding.store, w.buffer + w.used, length, c.write.offset)
         c.write_error = nbd_error(failure)
         w.counts.bytes_written += length
     w.used += length
     c.write.offset += length
-    c.write.length -= length
-    c.writing = c.write.length != 0
+    c.write.payload -= length
+    c.writing = c.write.payload != 0
 
 
 cdef Verdict write_spliced(Worker *w, Served *c) noexcept nogil:
     """Move payload from the socket to the store by reference, when none of it is in the receive buffer."""
-    cdef ssize_t n = channel_splice(&c.channel, w.pipe[1], c.write.length if c.write.length < PIPE else PIPE)
+    cdef ssize_t n = channel_splice(&c.channel, w.pipe[1], c.write.payload if c.write.payload < PIPE else PIPE)
     cdef size_t left
     cdef int failure
     if n == CHANNEL_BROKEN:
@@ -47,7 +51,7 @@ cdef Verdict write_spliced(Worker *w, Served *c) noexcept nogil:
         return GO_ON
     c.moved += <uint64_t>n
     left = <size_t>n
-    if left == c.write.length:
+    if left == c.write.payload:
         server_failpoint(b"serve.write-received")
     failure = store_write_pipe(&c.holding.store, w.pipe[0], &left, c.write.offset)
     if left and not empty_pipe(w, c, left, failure):
@@ -55,8 +59,8 @@ cdef Verdict write_spliced(Worker *w, Served *c) noexcept nogil:
     c.write_error = c.write_error if c.write_error else nbd_error(failure if failure != EINVAL else 0)
     w.counts.bytes_written += <uint64_t>n
     c.write.offset += <uint64_t>n
-    c.write.length -= <uint64_t>n
-    c.writing = c.write.length != 0
+    c.write.payload -= <uint64_t>n
+    c.writing = c.write.payload != 0
     return GO_ON if c.writing or end_write(w, c) == 0 else END
 
 
@@ -79,7 +83,8 @@ cdef bint empty_pipe(Worker *w, Served *c, size_t left, int failure) noexcept no
 
 cdef int end_write(Worker *w, Served *c) noexcept nogil:
     """Answer the WRITE whose last byte was just taken."""
+    c.write.offset = c.write_begin
     if c.write_error:
-        return say_error(&w.box, c, c.write.cookie, c.write_error)
+        return say_error(&w.box, c, &c.write, c.write_error)
     server_failpoint(b"serve.write-done")
     return say_outcome(w, c, &c.write, 0)

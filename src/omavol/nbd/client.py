@@ -66,6 +66,13 @@ def _machine(structured: Wish, contexts: Sequence[str]) -> _wire.ClientMachine:
         ) from error
 
 
+# Options that are asked for by themselves, so a refusal is told only where they were demanded (C27).
+_DEMANDED: dict[int, str] = {
+    Option.STARTTLS: "TLS, which was",
+    Option.STRUCTURED_REPLY: "structured replies, which were",
+    Option.EXTENDED_HEADERS: "extended headers, which were",
+}
+
 _Sighting = tuple[Seen, str, str]  # what, its text, and what follows it
 
 
@@ -190,8 +197,8 @@ class Negotiation:
             raise
 
     def _refused(self, place: str, export: str | None) -> NbdError:
-        if self._machine.option == Option.STRUCTURED_REPLY:
-            return Downgraded(f"{place}: the server does not offer structured replies, which were demanded")
+        if (wish := _DEMANDED.get(self._machine.option)) is not None:
+            return Downgraded(f"{place}: the server does not offer {wish} demanded")
         return refusal(self._machine.refused, (self._machine.message or b"").decode(), place, export)
 
     def _export(self, name: str, seen: list[_Sighting]) -> Export:

@@ -8,7 +8,7 @@ from enum import IntEnum
 from omavol.nbd.errors import Breach, NbdError, NotFixed, Refused, UnknownExport
 from omavol.nbd.wire import DEFAULT_MAXIMUM, OptionError, TransmissionFlag
 
-__all__ = ["Export", "Fault", "Goal", "Listed", "Next", "Seen", "Wish", "breach", "refusal"]
+__all__ = ["Export", "Fault", "Goal", "Listed", "Next", "Seen", "Tls", "Wish", "breach", "refusal"]
 
 
 class Next(IntEnum):
@@ -33,8 +33,16 @@ class Goal(IntEnum):
     ABORT = 4
 
 
+class Tls(IntEnum):
+    """A server's mode of TLS: none, for exports that want it, for everything."""
+
+    NONE = 0
+    SELECTIVE = 1
+    FORCED = 2
+
+
 class Wish(IntEnum):
-    """How much structured replies are wanted."""
+    """How much structured replies, extended headers or TLS are wanted."""
 
     NEVER = 0
     OFFERED = 1
@@ -103,7 +111,7 @@ _REFUSALS: dict[OptionError, tuple[str, str | None]] = {
     OptionError.SHUTDOWN: ("is shutting down", None),
     OptionError.BLOCK_SIZE_REQD: ("wants its block sizes to be asked for", None),
     OptionError.TOO_BIG: ("calls the question too long", None),
-    OptionError.EXT_HEADER_REQD: ("demands extended headers", "Extended headers come in a later release."),
+    OptionError.EXT_HEADER_REQD: ("demands extended headers", None),
 }
 
 

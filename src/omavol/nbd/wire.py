@@ -17,6 +17,7 @@ __all__ = [
     "Command",
     "CommandFlag",
     "Error",
+    "Form",
     "Option",
     "OptionError",
     "Reply",
@@ -99,6 +100,14 @@ class CommandFlag(IntFlag):
     PAYLOAD_LEN = 1 << 5
 
 
+class Form(IntEnum):
+    """How the headers of a connection look, by what was agreed."""
+
+    SIMPLE = 0
+    STRUCTURED = 1
+    EXTENDED = 2
+
+
 class Chunk(IntEnum):
     NONE = 0
     OFFSET_DATA = 1
@@ -162,7 +171,7 @@ def describe_status(context: str, status: int) -> str | None:
 
 
 class Request(NamedTuple):
-    """One request; `length` is bytes of effect."""
+    """One request; `length` is bytes of effect (of a BLOCK_STATUS with payload: bytes of it)."""
 
     flags: int
     type: int
@@ -170,12 +179,20 @@ class Request(NamedTuple):
     offset: int
     length: int
 
-    def encode(self) -> bytes:
-        return _wire.make_request(*self)
+    def encode(self, extended: bool = False) -> bytes:
+        """The header; an extended WRITE says PAYLOAD_LEN by itself (C21)."""
+        return _wire.make_request(*self, extended)
+
+    def payload(self, extended: bool = False) -> int:
+        """Bytes that follow the header."""
+        return _wire.payload_of(self.flags, self.type, self.length, extended)
 
 
 class Reply(NamedTuple):
-    """The header of one reply: a simple one, or a chunk with `length` bytes of payload behind it."""
+    """The header of one reply: a simple one, or a chunk with `length` bytes of payload behind it.
+
+    An extended chunk repeats the `offset` of its request.
+    """
 
     structured: bool
     flags: int
@@ -183,20 +200,25 @@ class Reply(NamedTuple):
     error: int
     length: int
     cookie: int
+    extended: bool = False
+    offset: int = 0
 
     @property
     def size(self) -> int:
         """Bytes of the header itself."""
-        return 20 if self.structured else 16
+        return 32 if self.extended else 20 if self.structured else 16
 
 
-def parse_request(data: bytes) -> Request | None:
+def parse_request(data: bytes, extended: bool = False) -> Request | None:
     """The request at the start of `data`, None if more bytes are needed; ValueError on a wrong magic."""
-    fields = _wire.decode_request(data)
+    fields = _wire.decode_request(data, extended)
     return None if fields is None else Request(*fields)
 
 
-def parse_reply(data: bytes, structured: bool) -> Reply | None:
-    """The reply header at the start of `data`, None if more is needed; ValueError on a magic that is wrong here."""
-    fields = _wire.decode_reply(data, structured)
+def parse_reply(data: bytes, form: Form | bool) -> Reply | None:
+    """The reply header at the start of `data`, None if more is needed; ValueError on a magic that is wrong here.
+
+    `form` may be told as whether structured replies were agreed.
+    """
+    fields = _wire.decode_reply(data, form)
     return None if fields is None else Reply(*fields)

@@ -1,4 +1,4 @@
-# Big-endian numbers in memory, inlined wherever they are used (proto.md, "Conventions").
+# Big-endian numbers in memory and the sizes of headers, inlined wherever they are used (proto.md, "Conventions").
 
 cdef inline uint16_t be16(const uint8_t *data) noexcept nogil:
     return <uint16_t>((<uint32_t>data[0] << 8) | data[1])
@@ -24,3 +24,11 @@ cdef inline void put_be32(uint8_t *out, uint32_t value) noexcept nogil:
 cdef inline void put_be64(uint8_t *out, uint64_t value) noexcept nogil:
     put_be32(out, <uint32_t>(value >> 32))
     put_be32(out + 4, <uint32_t>value)
+
+
+cdef inline size_t request_size(bint extended) noexcept nogil:
+    return EXTENDED_REQUEST_SIZE if extended else REQUEST_SIZE
+
+
+cdef inline size_t chunk_size(bint extended) noexcept nogil:
+    return EXTENDED_CHUNK_SIZE if extended else CHUNK_SIZE

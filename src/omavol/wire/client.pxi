@@ -1,13 +1,16 @@
 # The client's handshake: one question at a time, each answer checked before it is believed (C13, C18, C19, C22).
 #
-# A question is a goal; GO and INFO are asked after STRUCTURED_REPLY and SET_META_CONTEXT where these are wished for.
-# After NEXT_ANSWERED the caller may ask again. client_replies.pxi reads what a server says to an option.
+# A question is a goal. STARTTLS comes before anything (T23); GO and INFO are asked after EXTENDED_HEADERS or, without
+# these, STRUCTURED_REPLY, and after SET_META_CONTEXT, where these are wished for. What is refused is gone on without,
+# but where it was demanded (C27). After NEXT_ANSWERED the caller may ask again. client_replies.pxi reads what a server
+# says to an option.
 
 cdef enum:
     CLIENT_GREETING         # waits for the server's greeting
     CLIENT_ASKS             # the next option is to be sent
     CLIENT_WAITS            # an option was sent, its answers are read
     CLIENT_ENTERS           # EXPORT_NAME was sent: its answer has a form of its own
+    CLIENT_SECURES          # STARTTLS was acknowledged: the caller begins TLS
     CLIENT_RESTS            # answered; nothing is asked
     CLIENT_TRANSMITS
     CLIENT_CLOSED
@@ -20,6 +23,8 @@ cdef enum:
     ASKED_STRUCTURED = 1
     ASKED_CONTEXTS = 2
     GO_UNSUPPORTED = 4
+    ASKED_EXTENDED = 8
+    ASKED_TLS = 16
 
 
 cdef void client_handshake_begin(ClientHandshake *shake, Wish structured) noexcept nogil:
@@ -45,7 +50,7 @@ cdef void client_handshake_ask(ClientHandshake *shake, Goal goal, const uint8_t 
     cdef bint same_name = shake.name_length == length and shake.name != NULL and memcmp(shake.name, name, length) == 0
     if not same_name:
         shake.asked &= ~<uint32_t>ASKED_CONTEXTS      # contexts belong to the name they were set for (H42)
-        _select_none(shake)
+        _unselect(shake)
     shake.goal, shake.name, shake.name_length = goal, name, length
     shake.refused, shake.has_export, shake.sizes_told = 0, False, False
     if shake.state == CLIENT_RESTS:
@@ -90,6 +95,8 @@ cdef Next _client_turn(ClientHandshake *shake, Turn *turn) noexcept nogil:
         return _export_name_reply(shake, turn)
     if shake.state == CLIENT_TRANSMITS:
         return NEXT_TRANSMIT
+    if shake.state == CLIENT_SECURES:
+        return NEXT_TLS
     return NEXT_CLOSE if shake.state == CLIENT_CLOSED else NEXT_ANSWERED
 
 
@@ -108,7 +115,9 @@ cdef Next _greeting(ClientHandshake *shake, Turn *turn) noexcept nogil:
     shake.agreed.no_zeroes = flags & FLAG_NO_ZEROES != 0
     if not shake.fixed and shake.goal != GOAL_GO and shake.goal != GOAL_ABORT:
         return broken(shake, FAULT_NOT_FIXED)
-    if not shake.fixed and shake.structured == WISH_DEMANDED:
+    if not shake.fixed and (
+        shake.structured == WISH_DEMANDED or shake.extended == WISH_DEMANDED or shake.tls == WISH_DEMANDED
+    ):
         return broken(shake, FAULT_NOT_FIXED)
     say32(turn, flags)
     shake.state = CLIENT_ASKS
@@ -118,23 +127,24 @@ cdef Next _greeting(ClientHandshake *shake, Turn *turn) noexcept nogil:
 cdef Next _ask(ClientHandshake *shake, Turn *turn) noexcept nogil:
     """Send the option that the goal needs next."""
     cdef bint about_an_export = shake.goal == GOAL_GO or shake.goal == GOAL_INFO
+    cdef uint32_t first = _agreed_first(shake)
     if shake.goal == GOAL_ABORT and not shake.fixed:
         shake.state = CLIENT_CLOSED
         return NEXT_CLOSE
-    if shake.goal == GOAL_ABORT or shake.goal == GOAL_LIST:
+    if first == OPT_STARTTLS and shake.asked & ASKED_TLS:
+        shake.option = OPT_STARTTLS         # refused once, and demanded: nothing is asked without (T23, C27)
+        return _rest(shake, REP_ERR_UNSUP)
+    if first:
+        _option(shake, turn, first, 0)
+    elif shake.goal == GOAL_ABORT or shake.goal == GOAL_LIST:
         _option(shake, turn, OPT_ABORT if shake.goal == GOAL_ABORT else OPT_LIST, 0)
     elif not shake.fixed or shake.asked & GO_UNSUPPORTED and shake.goal == GOAL_GO:
         _option(shake, turn, OPT_EXPORT_NAME, shake.name_length)
         say_bytes(turn, shake.name, shake.name_length)
         shake.state = CLIENT_ENTERS
         return NEXT_SEND
-    elif shake.structured != WISH_NEVER and not shake.asked & ASKED_STRUCTURED:
-        _option(shake, turn, OPT_STRUCTURED_REPLY, 0)
     elif shake.goal == GOAL_CONTEXTS and not shake.agreed.structured:
-        shake.refused = REP_ERR_UNSUP       # contexts come with structured replies; the server is not asked (H30)
-        shake.text, shake.text_length = NULL, 0
-        shake.state = CLIENT_RESTS
-        return NEXT_ANSWERED
+        return _rest(shake, REP_ERR_UNSUP)  # contexts come with chunks; the server is not asked (H30)
     elif shake.goal == GOAL_CONTEXTS:
         _option(shake, turn, OPT_LIST_META_CONTEXT, 8 + shake.name_length)
         say32(turn, shake.name_length)
@@ -146,6 +156,29 @@ cdef Next _ask(ClientHandshake *shake, Turn *turn) noexcept nogil:
         _ask_export(shake, turn)
     shake.state = CLIENT_WAITS
     return NEXT_SEND
+
+
+cdef uint32_t _agreed_first(const ClientHandshake *shake) noexcept nogil:
+    """The option without data that comes before the goal's own, or 0."""
+    if not shake.fixed or shake.goal == GOAL_ABORT:
+        return 0
+    if not shake.secured and (shake.tls == WISH_DEMANDED or shake.tls and not shake.asked & ASKED_TLS):
+        return OPT_STARTTLS
+    if shake.goal == GOAL_LIST or shake.asked & GO_UNSUPPORTED and shake.goal == GOAL_GO:
+        return 0
+    if shake.extended != WISH_NEVER and not shake.asked & ASKED_EXTENDED:
+        return OPT_EXTENDED_HEADERS
+    if shake.structured != WISH_NEVER and not shake.asked & ASKED_STRUCTURED:
+        return OPT_STRUCTURED_REPLY
+    return 0
+
+
+cdef Next _rest(ClientHandshake *shake, uint32_t refused) noexcept nogil:
+    """The question is answered, by the server or without asking it."""
+    shake.refused = refused
+    shake.text, shake.text_length = NULL, 0
+    shake.state = CLIENT_RESTS
+    return NEXT_ANSWERED
 
 
 cdef void _option(ClientHandshake *shake, Turn *turn, uint32_t option, uint32_t length) noexcept nogil:
@@ -168,7 +201,7 @@ cdef void _ask_contexts(ClientHandshake *shake, Turn *turn) noexcept nogil:
             count += 1
         else:
             break
-    shake.agreed.allocation, shake.agreed.allocation_context, shake.agreed.contexts = False, 0, 0
+    _select_none(&shake.agreed)
     _option(shake, turn, OPT_SET_META_CONTEXT, length)
     say32(turn, shake.name_length)
     say_bytes(turn, shake.name, shake.name_length)
@@ -189,3 +222,15 @@ cdef void _ask_export(ClientHandshake *shake, Turn *turn) noexcept nogil:
     say16(turn, INFO_BLOCK_SIZE)
     memset(&shake.facts, 0, sizeof(ExportFacts))
     shake.has_export, shake.sizes_told = False, False
+
+
+cdef void client_handshake_secured(ClientHandshake *shake) noexcept nogil:
+    """Inside TLS: everything is agreed anew (T20), but for the client's flags, which are not said again."""
+    if shake.state != CLIENT_SECURES:
+        broken(shake, FAULT_CALLER)
+        return
+    _unselect(shake)
+    shake.agreed.structured = shake.agreed.extended = False
+    shake.asked = ASKED_TLS
+    shake.secured = True
+    shake.state = CLIENT_ASKS

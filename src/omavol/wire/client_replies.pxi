@@ -24,7 +24,7 @@ cdef Next _option_reply(ClientHandshake *shake, Turn *turn) noexcept nogil:
     if type & <uint32_t>REP_ERROR:
         return _refused(shake, type, header, length)
     if type == REP_ACK:
-        return _acknowledged(shake) if length == 0 else broken(shake, FAULT_REPLY_LENGTH)
+        return _acknowledged(shake, left(turn)) if length == 0 else broken(shake, FAULT_REPLY_LENGTH)
     if type == REP_SERVER and shake.option == OPT_LIST:
         return _server(shake, header, length)
     if type == REP_INFO and (shake.option == OPT_GO or shake.option == OPT_INFO):
@@ -38,17 +38,25 @@ cdef Next _option_reply(ClientHandshake *shake, Turn *turn) noexcept nogil:
 
 cdef Next _refused(ClientHandshake *shake, uint32_t error, const uint8_t *text, uint32_t length) noexcept nogil:
     """An error: the fall-backs go on (C19), all else is for the caller, who may ask something else."""
-    if shake.option == OPT_STRUCTURED_REPLY:
-        shake.asked |= ASKED_STRUCTURED
-        if shake.structured != WISH_DEMANDED:
+    if shake.option == OPT_STARTTLS:
+        shake.asked |= ASKED_TLS                  # it is asked once (T19)
+        if shake.tls != WISH_DEMANDED:
             shake.state = CLIENT_ASKS
             return NEXT_SEND
+    elif shake.option == OPT_EXTENDED_HEADERS and shake.extended != WISH_DEMANDED:
+        shake.asked |= ASKED_EXTENDED
+        shake.state = CLIENT_ASKS
+        return NEXT_SEND
+    elif shake.option == OPT_STRUCTURED_REPLY and shake.structured != WISH_DEMANDED:
+        shake.asked |= ASKED_STRUCTURED
+        shake.state = CLIENT_ASKS
+        return NEXT_SEND
     elif shake.option == OPT_SET_META_CONTEXT:
-        _select_none(shake)                       # contexts before an error count for nothing (C18)
+        _unselect(shake)                          # contexts before an error count for nothing (C18)
         shake.asked |= ASKED_CONTEXTS
         shake.state = CLIENT_ASKS
         return NEXT_SEND
-    elif shake.option == OPT_GO and error == REP_ERR_UNSUP:
+    elif shake.option == OPT_GO and error == REP_ERR_UNSUP and not shake.agreed.extended:
         shake.asked |= GO_UNSUPPORTED
         shake.state = CLIENT_ASKS
         return NEXT_SEND
@@ -61,18 +69,24 @@ cdef Next _refused(ClientHandshake *shake, uint32_t error, const uint8_t *text, 
     return NEXT_ANSWERED
 
 
-cdef void _select_none(ClientHandshake *shake) noexcept nogil:
+cdef void _unselect(ClientHandshake *shake) noexcept nogil:
     cdef uint32_t i
-    shake.agreed.allocation, shake.agreed.allocation_context, shake.agreed.contexts = False, 0, 0
+    _select_none(&shake.agreed)
     for i in range(shake.context_count):
         shake.contexts[i].id, shake.contexts[i].selected = 0, False
 
 
-cdef Next _acknowledged(ClientHandshake *shake) noexcept nogil:
-    """The last answer to an option."""
-    if shake.option == OPT_STRUCTURED_REPLY:
+cdef Next _acknowledged(ClientHandshake *shake, size_t behind) noexcept nogil:
+    """The last answer to an option; `behind` it stand so many bytes."""
+    if shake.option == OPT_STARTTLS:
+        if behind:          # in TLS the client speaks first: somebody in between put it there (T20)
+            return broken(shake, FAULT_UNASKED)
+        shake.state = CLIENT_SECURES
+        return NEXT_TLS
+    if shake.option == OPT_EXTENDED_HEADERS or shake.option == OPT_STRUCTURED_REPLY:
         shake.agreed.structured = True
-        shake.asked |= ASKED_STRUCTURED
+        shake.agreed.extended |= shake.option == OPT_EXTENDED_HEADERS
+        shake.asked |= ASKED_STRUCTURED | (ASKED_EXTENDED if shake.agreed.extended else 0)
         shake.state = CLIENT_ASKS
         return NEXT_SEND
     if shake.option == OPT_SET_META_CONTEXT:
@@ -87,9 +101,7 @@ cdef Next _acknowledged(ClientHandshake *shake) noexcept nogil:
     if shake.option == OPT_GO:
         shake.state = CLIENT_TRANSMITS
         return NEXT_TRANSMIT
-    shake.state = CLIENT_RESTS
-    shake.text, shake.text_length = NULL, 0
-    return NEXT_ANSWERED
+    return _rest(shake, 0)
 
 
 cdef Next _see(ClientHandshake *shake, Seen seen, const uint8_t *text, uint32_t length) noexcept nogil:
@@ -146,6 +158,8 @@ cdef Next _believe_export(ClientHandshake *shake, uint64_t size, uint16_t flags)
         flags &= <uint16_t>~TX_SEND_DF
     if not flags & TX_SEND_WRITE_ZEROES:
         flags &= <uint16_t>~TX_SEND_FAST_ZERO
+    if not shake.agreed.extended:
+        flags &= <uint16_t>~TX_BLOCK_STATUS_PAYLOAD
     shake.facts.size, shake.facts.flags = size, flags
     shake.has_export = True
     return NEXT_SEND
@@ -174,6 +188,7 @@ cdef Next _selected_context(ClientHandshake *shake, const uint8_t *data, uint32_
     if found == MAXIMUM_CONTEXTS:
         return broken(shake, FAULT_CONTEXT)
     shake.contexts[found].id, shake.contexts[found].selected = be32(data), True
+    shake.agreed.ids[shake.agreed.contexts] = be32(data)
     shake.agreed.contexts += 1
     if same(data + 4, length - 4, b"base:allocation"):
         shake.agreed.allocation, shake.agreed.allocation_context = True, be32(data)

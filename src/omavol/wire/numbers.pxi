@@ -9,6 +9,7 @@ cdef enum:
 
 cdef enum:
     REQUEST_SIZE = 28
+    EXTENDED_REQUEST_SIZE = 32
     SIMPLE_REPLY_SIZE = 16
     CHUNK_SIZE = 20
     DATA_CHUNK_SIZE = 28        # the header and the offset; data follows
@@ -17,6 +18,10 @@ cdef enum:
     ERROR_OFFSET_CHUNK_SIZE = 34
     STATUS_CHUNK_SIZE = 24      # the header and the context id; descriptors follow
     DESCRIPTOR_SIZE = 8
+    EXTENDED_CHUNK_SIZE = 32    # its payload begins here; but for block status it is that of a structured reply
+    EXTENDED_DESCRIPTOR_SIZE = 16
+    STATUS_CHUNK_MOST = 40      # the longer of the two headers of a block status chunk
+    STATUS_PAYLOAD_SIZE = 8     # the effect length in the payload of BLOCK_STATUS; context ids follow
 
 cdef enum:
     MAXIMUM_STRING = 4096
@@ -29,6 +34,7 @@ cdef enum:
     MAXIMUM_OPTIONS = 4096              # in a session: `qemu-nbd --list` asks twice for each export
     MAXIMUM_REFUSALS = 64               # options answered by an error
     MAXIMUM_REPLIES = 65536             # a client reads for one option
+    MAXIMUM_CONTEXTS = 8                # selected at once
     ALLOCATION_CONTEXT = 1              # the id our server gives base:allocation
 
 cdef enum:

@@ -9,7 +9,9 @@ cdef enum:
     SERVER_FLAGS            # waits for the client's flags
     SERVER_OPTION           # waits for an option
     SERVER_LISTS            # LIST is being answered
+    SERVER_CONTEXTS         # LIST_ or SET_META_CONTEXT is, and stands in the buffer until it has been
     SERVER_SKIPS            # drops the data of an option that is refused
+    SERVER_SECURES          # STARTTLS was acknowledged: the caller begins TLS
     SERVER_TRANSMITS
     SERVER_CLOSED
 
@@ -37,7 +39,7 @@ cdef Next server_handshake_step(
     turn.data, turn.have, turn.used = data, have, 0
     turn.out, turn.room, turn.wrote = out, room, 0
     while stepped:
-        if shake.state == SERVER_TRANSMITS or shake.state == SERVER_CLOSED:
+        if shake.state == SERVER_TRANSMITS or shake.state == SERVER_CLOSED or shake.state == SERVER_SECURES:
             break
         if turn.room - turn.wrote < ANSWER_ROOM:
             if turn.wrote == 0:
@@ -49,6 +51,8 @@ cdef Next server_handshake_step(
     used[0], wrote[0] = turn.used, turn.wrote
     if shake.state == SERVER_TRANSMITS:
         return NEXT_TRANSMIT
+    if shake.state == SERVER_SECURES:
+        return NEXT_TLS
     return NEXT_CLOSE if shake.state == SERVER_CLOSED else todo
 
 
@@ -67,6 +71,8 @@ cdef bint _server_turn(ServerHandshake *shake, Turn *turn) noexcept nogil:
     if shake.state == SERVER_LISTS:
         _list_next(shake, turn)
         return True
+    if shake.state == SERVER_CONTEXTS:
+        return _context_next(shake, turn)
     return _server_skip(shake, turn)
 
 
@@ -116,13 +122,23 @@ cdef bint _too_long(ServerHandshake *shake, Turn *turn, uint32_t length) noexcep
     """An option that cannot fit: TOO_BIG (or what it would get anyway) once its data is dropped; or the end (H11)."""
     if shake.option == OPT_EXPORT_NAME or length > MAXIMUM_SKIP:
         if shake.option != OPT_EXPORT_NAME:
-            refuse(shake, turn, REP_ERR_TOO_BIG, "the option is too long")
+            refuse(shake, turn, REP_ERR_TLS_REQD if _awaits_tls(shake) else REP_ERR_TOO_BIG, "the option is too long")
         shake.state = SERVER_CLOSED
         return True
     shake.skip = length
-    shake.skip_error = REP_ERR_TOO_BIG if _known(shake.option) else REP_ERR_UNSUP
+    shake.skip_error = _too_long_error(shake)
     shake.state = SERVER_SKIPS
     return True
+
+
+cdef uint32_t _too_long_error(const ServerHandshake *shake) noexcept nogil:
+    if _awaits_tls(shake):
+        return REP_ERR_TLS_REQD
+    if shake.option == OPT_STARTTLS and (shake.tls != TLS_NONE or shake.secured):
+        return REP_ERR_INVALID              # it takes no data at all (T13)
+    if shake.option == OPT_EXTENDED_HEADERS and shake.compact:
+        return REP_ERR_UNSUP
+    return REP_ERR_TOO_BIG if _known(shake.option) else REP_ERR_UNSUP
 
 
 cdef bint _server_skip(ServerHandshake *shake, Turn *turn) noexcept nogil:
@@ -136,7 +152,7 @@ cdef bint _server_skip(ServerHandshake *shake, Turn *turn) noexcept nogil:
     shake.state = SERVER_OPTION
     if shake.option == OPT_ABORT:
         _abort(shake, turn)
-    elif shake.shutting_down:
+    elif shake.shutting_down and not _awaits_tls(shake):
         refuse(shake, turn, REP_ERR_SHUTDOWN, "the server is shutting down")
     else:
         _forget_what_it_replaces(shake)
