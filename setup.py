@@ -38,7 +38,7 @@ if RELEASE:
     MACROS.append(("OMA_RELEASE", None))
 
 
-def extension(name: str, *more: str) -> Extension:
+def extension(name: str, *more: str, libraries: tuple[str, ...] = ()) -> Extension:
     return Extension(
         f"omavol.{name}",
         [str(SOURCE / path) for path in (f"{name}.pyx", *more)],
@@ -46,9 +46,10 @@ def extension(name: str, *more: str) -> Extension:
         define_macros=MACROS,
         extra_compile_args=[*OPTIMISE, *WARNINGS, "-pthread"],
         extra_link_args=[*LINK, "-pthread"],
+        libraries=list(libraries),
         depends=[
             str(path)
-            for pattern in ("*.pxd", "*.h", "wire/*.pxi", "fastio/*.pxi", "fastio/*.h")
+            for pattern in ("*.pxd", "*.h", "wire/*.pxi", "channel/*.pxi", "fastio/*.pxi", "fastio/*.h")
             for path in sorted(SOURCE.glob(pattern))
         ],
     )
@@ -56,7 +57,7 @@ def extension(name: str, *more: str) -> Extension:
 
 EXTENSIONS = [
     extension("_wire"),
-    extension("_channel"),
+    extension("_channel", libraries=("ssl", "crypto")),
     extension("_store"),
     extension("_fastio", "fastio/digest_avx2.c"),
 ]
