@@ -10,7 +10,8 @@ cdef Parsed parse_request(const uint8_t *data, size_t have, bint extended, Reque
     """Parse one request (proto.md, "Request message"); only headers of the form that was agreed have a good magic.
 
     `payload` is what follows in any case: of a WRITE, and in the extended form of everything that says PAYLOAD_LEN
-    (X66), but of no WRITE that does not (X68).
+    (X66). QEMU 10.0 agrees on extended headers and leaves the flag out of its WRITEs, whose payload follows all the
+    same: awaiting none would read that as requests, so a WRITE has its payload with or without the flag (X68).
     """
     if have >= 4 and be32(data) != (EXTENDED_REQUEST_MAGIC if extended else REQUEST_MAGIC):
         return BAD_MAGIC
@@ -20,7 +21,7 @@ cdef Parsed parse_request(const uint8_t *data, size_t have, bint extended, Reque
     out.cookie, out.offset = be64(data + 8), be64(data + 16)
     if extended:
         out.length = be64(data + 24)
-        out.payload = out.length if out.flags & CMD_FLAG_PAYLOAD_LEN else 0
+        out.payload = out.length if out.flags & CMD_FLAG_PAYLOAD_LEN or out.type == CMD_WRITE else 0
     else:
         out.length = be32(data + 24)
         out.payload = out.length if out.type == CMD_WRITE else 0

@@ -22,7 +22,7 @@ def payload_of(flags: int, type: int, length: int, bint extended) -> int:
     memset(&request, 0, sizeof(Request))
     request.flags, request.type, request.length = flags, type, length
     encode_request(out, extended, &request)
-    put_be16(out + 4, request.flags)            # as it was said, though it may be wrong (X68)
+    put_be16(out + 4, request.flags)            # as it was said (X68)
     parse_request(out, sizeof(out), extended, &request)
     return request.payload
 

@@ -60,8 +60,6 @@ cdef uint32_t judge(const Request *request, const ExportFacts *facts, const Nego
         return NBD_EINVAL
     if request.type == CMD_FLUSH:
         return NBD_EINVAL if request.offset or request.length else 0
-    if request.type == CMD_WRITE and agreed.extended and not flags & CMD_FLAG_PAYLOAD_LEN:
-        return NBD_EINVAL                           # X68
     if request.type == CMD_BLOCK_STATUS and flags & CMD_FLAG_PAYLOAD_LEN:
         return 0 if _status_payload_fits(request.payload, agreed) else NBD_EINVAL
     return _judge_range(request, flags, facts, agreed)
