@@ -11,11 +11,16 @@ from omavol.cli.nbdtool import seconds
 
 __all__ = ["command"]
 
-TIMEOUT = 5.0  # seconds
+
+def _limit(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """A limit that a socket takes, if one was given."""
+    return None if value is None else seconds(context, parameter, value)
+
 
 TARGETS = Group(
     "What is judged, instead of a URI",
     click.Option(["--server"], metavar="CMD", help="Start CMD, with {socket} and {image} in it; judge that server."),
+    click.Option(["--client"], metavar="CMD", help="Judge a client: run CMD, with {uri} in it, against many servers."),
     click.Option(["--export"], default="", metavar="NAME", help="With --server: the export to judge."),
 )
 
@@ -30,8 +35,12 @@ HOW = Group(
     "How",
     click.Option(["--write"], is_flag=True, help="Allow checks that write, on 1 MiB that is put back afterwards."),
     click.Option(["--scratch"], default=0, type=click.IntRange(min=0), metavar="OFFSET", help="Where that MiB is."),
+    click.Option(["--tcp"], is_flag=True, help="With --client: listen on 127.0.0.1, not on a unix socket."),
     click.Option(
-        ["--timeout"], default=TIMEOUT, show_default=True, callback=seconds, help="Seconds that any answer may take."
+        ["--timeout"],
+        type=float,
+        callback=_limit,
+        help="Seconds that any answer of a server may take (5), or a run of a client (30).",
     ),
 )
 
@@ -47,6 +56,8 @@ EXAMPLES = (
         "omavol conformance --server 'nbdkit -f -U {socket} file {image}'",
         "Start a server on an image made for it, judge all of it, and start it again where it dies.",
     ),
+    ("omavol conformance --client 'nbdcopy {uri} null:'", "Judge a client that reads."),
+    ("omavol conformance --client 'nbdcopy {image} {uri}'", "Judge a client that writes; {image} fits the export."),
     ("omavol conformance --rule H16,X9 --json nbd://localhost", "Two rules, for a program."),
 )
 
@@ -63,7 +74,7 @@ command = GroupedCommand(
     groups=(TARGETS, CHOICE, HOW, OUTPUT),
     examples=EXAMPLES,
     callback=_run,
-    help="""Judge an NBD server by the words of the protocol document, a line a rule.
+    help="""Judge an NBD server, or a client, by the words of the protocol document, a line a rule.
 
     Each line says pass, fail, not offered (the server lacks the feature) or skipped (it would write), the rule, how
     strict the document is (MUST, SHOULD, MAY; "states" for its plain statements; "house" for rules of this project

@@ -7,7 +7,7 @@ from typing import Any
 
 from omavol.conformance.facts import Facts
 from omavol.conformance.run import Result
-from omavol.conformance.table import Check, Tag
+from omavol.conformance.table import Check, Row, Tag
 from omavol.conformance.verdict import Outcome, shown
 
 __all__ = ["FORMAT", "as_json", "evidence", "exit_status", "line", "listed", "summary"]
@@ -25,13 +25,13 @@ def line(result: Result, paint: Paint = lambda text, _: text) -> str:
     return f"{word}  {_row(check)}{reason}"
 
 
-def listed(check: Check) -> str:
-    """A row of the table without a server."""
-    needs = f" needs {', '.join(check.needs)}" if check.needs else ""
-    return f"{_row(check)}{needs}"
+def listed(row: Row) -> str:
+    """A row of the table, nothing tried."""
+    needs = f" needs {', '.join(row.needs)}" if isinstance(row, Check) and row.needs else ""
+    return f"{_row(row)}{needs}"
 
 
-def _row(check: Check) -> str:
+def _row(check: Row) -> str:
     tag = f"{check.tag.value}{'/e' if check.experimental else ''}"
     return f"{check.rule:<4} {tag:<8}  {check.sentence}   ({check.section})"
 

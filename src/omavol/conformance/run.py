@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from omavol.conformance.facts import Need, unmet
 from omavol.conformance.keeper import Keeper
 from omavol.conformance.server import Server
-from omavol.conformance.table import Check
+from omavol.conformance.table import Check, Row
 from omavol.conformance.verdict import CannotRun, Failed, Gone, NotOffered, Outcome, Silent, Skipped
 from omavol.nbd.wire import Command
 from omavol.nbd.wire import TransmissionFlag as Flag
@@ -25,7 +25,7 @@ _RETURN = 5.0  # seconds that a server which died may take to come back
 class Result:
     """What a check came to. `reason` says why it did not run; `expected`, `came`, `data` why it failed."""
 
-    check: Check
+    check: Row
     outcome: Outcome
     reason: str = ""
     expected: str = ""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from omavol.conformance.facts import Need
 
 if TYPE_CHECKING:
     from omavol.conformance.server import Server
 
-__all__ = ["Check", "Group", "Tag", "check", "chosen"]
+__all__ = ["Check", "Group", "Row", "Tag", "check", "chosen"]
 
 
 class Tag(StrEnum):
@@ -41,6 +41,25 @@ class Group(StrEnum):
     STATUS = "Block status"
     ENDINGS = "Endings"
     EXTENDED = "Extended headers (experimental)"
+
+
+class Row(Protocol):
+    """What a line of the output says of a rule: a check of servers, or a scenario for clients."""
+
+    @property
+    def rule(self) -> str: ...
+    @property
+    def tag(self) -> Tag: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def section(self) -> str: ...
+    @property
+    def sentence(self) -> str: ...
+    @property
+    def experimental(self) -> bool: ...
+    @property
+    def name(self) -> str: ...
 
 
 Judge = Callable[["Server"], None]
