@@ -9,6 +9,7 @@ include "server_requests.pxi"
 include "server_reads.pxi"
 include "server_writes.pxi"
 include "server_status.pxi"
+include "server_peers.pxi"
 include "server_connection.pxi"
 include "server_worker.pxi"
 include "server_exports.pxi"
@@ -77,7 +78,8 @@ cdef class Server:
     cdef Table *table
     cdef bint stopped
 
-    def __cinit__(self, *, int workers=8, uint32_t connections=1024, double handshake=10.0, bint hide_exports=False):
+    def __cinit__(self, *, int workers=8, uint32_t connections=1024, uint32_t client_connections=0,
+                  double handshake=10.0, bint hide_exports=False):
         cdef int failure
         if workers < 1:
             raise ValueError("at least one worker")
@@ -88,6 +90,7 @@ cdef class Server:
         if self.table.workers == NULL:
             raise MemoryError
         self.table.worker_count, self.table.connection_limit = workers, connections
+        self.table.client_limit, self.table.vacant = client_connections, -1
         self.table.handshake_limit, self.table.hidden = <int64_t>(handshake * 1000), hide_exports
         failure = table_begin(self.table)
         if failure:
@@ -110,6 +113,20 @@ cdef class Server:
         lock(self.table)
         listener.next, self.table.listeners = self.table.listeners, listener
         watch(self.table, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLONESHOT, listener)
+        unlock(self.table)
+
+    def adopt(self, int fd):
+        """Serve whoever is at the other end of a connected socket; it is closed at once where there is no room."""
+        with nogil:
+            begin_connection(self.table, fd)
+
+    def tell_vacant(self, int fd, bint after_any):
+        """Add 1 to an eventfd, which stays the caller's, whenever the last connection has ended.
+
+        Only once a client got past its handshake, unless `after_any`: who just looks does not count.
+        """
+        lock(self.table)
+        self.table.vacant, self.table.visited = fd, after_any
         unlock(self.table)
 
     def add(self, str name, int fd, uint64_t size, bint read_only=False, str description=""):
@@ -189,7 +206,7 @@ cdef class Server:
 
     @property
     def refused(self):
-        """Connections turned away because there were too many."""
+        """Connections turned away because there were too many, in all or of one client."""
         return self.table.refused
 
     def stop(self):

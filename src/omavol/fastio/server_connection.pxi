@@ -36,10 +36,11 @@ cdef void begin_connection(Table *table, int fd) noexcept nogil:
     if c != NULL and opening != NULL:
         c.kind, c.table, c.opening = WATCH_CONNECTION, table, opening
         channel_begin(&c.channel, fd)
+        c.peer = peer_of(fd) if table.client_limit else 0
         opening.deadline = milliseconds() + table.handshake_limit
         server_handshake_begin(&opening.shake, c, find_export, name_export)
         lock(table)
-        welcome = not table.stopping and table.connection_count < table.connection_limit
+        welcome = may_connect(table, c)
         if welcome:
             link_connection(table, c)
             welcome = watch(table, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLOUT | EPOLLONESHOT, c) == 0
@@ -251,6 +252,7 @@ cdef void end_connection(Worker *w, Served *c) noexcept nogil:
         if c.holding != NULL:
             c.holding.holders -= 1
         c.export.connections -= 1
+    see_off(c.table, c)
     pthread_cond_broadcast(&c.table.changed)
     unlock(c.table)
     channel_close(&c.channel)

@@ -135,6 +135,7 @@ cdef struct Served:                 # a connection
     bint writing
     bint large                      # the last request was a large WRITE: the next header is received alone
     Negotiated agreed
+    uint64_t peer                   # whose it is (peer_of); 0 where nobody counts
     uint64_t moved, moved_before    # bytes that went either way; as a drain saw it last
     uint8_t quiet                   # looks of a drain without movement
     bint taken, waiting             # a worker has it; that worker waits for the socket
@@ -154,6 +155,9 @@ cdef struct Table:
     Listener *listeners
     uint64_t generations            # given out so far
     uint32_t connection_count, connection_limit, opening_count, refused
+    uint32_t client_limit           # connections that one client may have; 0: as many as there are
+    int vacant                      # an eventfd that hears when the last connection has ended, -1: nobody asked;
+    bint visited                    # it is told from here on: a client got past its handshake
     int64_t handshake_limit         # milliseconds
     bint hidden                     # LIST is refused (H24)
     uint32_t operating              # add, retarget, remove under way
