@@ -1,0 +1,85 @@
+"""A virtual machine that sees this machine's files at their paths and runs one command, for what this kernel lacks.
+
+QEMU by emulation (no /dev/kvm is needed), q35 with Debian's kernel: up in about 4 s. The host's root is the guest's,
+read-only under a tmpfs; `Machine.job` is a directory that both may write, /run/job there. Work of the CPU takes some
+fifteen times as long as outside: boot once and run all tests in that boot.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from guest import prepared
+
+__all__ = ["MachineFailed", "run"]
+
+BOOT = (
+    "console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check tsc=reliable random.trust_cpu=on "
+    "8250.nr_uarts=1 cryptomgr.notests audit=0 apparmor=0 lpj=5000000 pci=noaer net.ifnames=0"
+)
+
+
+class MachineFailed(Exception):
+    """The guest did not boot, or did not come to the end of its command; the console is in the text."""
+
+
+def run(argv: Sequence[str], folder: Path, job: Path, environment: Mapping[str, str], limit: float) -> int:
+    """Boot, run `argv` in `folder`, and return its exit status; its output is in `job`/output.
+
+    `job` is the directory both ends write. MachineFailed when the machine stops before, or `limit` seconds are over.
+    """
+    guest = prepared()
+    (job / "status").unlink(missing_ok=True)
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    (job / "command").write_text("\n".join([*lines, f"cd {shlex.quote(str(folder))}", f"exec {shlex.join(argv)}"]))
+    (job / "start").write_text(
+        "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root OMA_GUEST=1\n"
+        "/bin/sh /run/job/command </dev/null >/run/job/output 2>&1\n"
+        "echo $? >/run/job/status.new\n"
+        "/bin/busybox mv /run/job/status.new /run/job/status\n"
+        "echo b >/proc/sysrq-trigger\n"
+    )
+    with tempfile.NamedTemporaryFile(prefix="oma-console-") as console:
+        ended = _qemu(guest.kernel, guest.initramfs, guest.layer, job, console.name, limit)
+        if not (job / "status").exists():
+            told = Path(console.name).read_text(errors="replace").splitlines()[-30:]
+            output = (
+                (job / "output").read_text(errors="replace").splitlines()[-30:] if (job / "output").exists() else []
+            )
+            raise MachineFailed("\n".join([f"the machine {ended} before its command did", *told, *output]))
+    return int((job / "status").read_text())
+
+
+def _end_of(path: Path) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-30:]) if path.exists() else ""
+
+
+def _qemu(kernel: Path, initramfs: Path, layer: Path, job: Path, console: str, limit: float) -> str:
+    """Run the machine to its end; what became of it, in words."""
+    program = shutil.which("qemu-system-x86_64")
+    if program is None:
+        raise MachineFailed("qemu-system-x86_64 is not installed: make setup installs it")
+    argv = [program, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35"]
+    argv += ["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt", "-smp", "2"]
+    argv += ["-m", "2048", "-kernel", str(kernel), "-initrd", str(initramfs), "-append", BOOT]
+    argv += ["-serial", f"file:{console}"]
+    for tag, path, read_only in (("host", Path("/"), True), ("layer", layer, True), ("job", job, False)):
+        share = f"local,id={tag},path={path},security_model=none,multidevs=remap"
+        argv += ["-fsdev", share + (",readonly=on" if read_only else "")]
+        argv += ["-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
+    # qemu ends with this process (setpriv, PR_SET_PDEATHSIG), however that ends.
+    guarded = ["setpriv", "--pdeathsig", "KILL", "--", *argv]
+    process = subprocess.Popen(guarded, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        told, _ = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        return f"took more than {limit:g} s: stopped"
+    finally:
+        process.kill()
+        process.wait()
+    return f"stopped (status {process.returncode}) {told.decode(errors='replace').strip()}"
