@@ -39,6 +39,14 @@ SWITCHES: dict[str, tuple[tuple[str, ...], str]] = {
 # Options with a number: how they are written, help, default, least, most.
 VALUES: dict[str, tuple[tuple[str, ...], str, int, int, int]] = {
     "connections": (("-C", "--connections"), "NBD connections at each end.", CONNECTIONS, 1, MOST_CONNECTIONS),
+    "retries": (
+        ("--retries",),
+        "How often in a row a lost NBD connection is made anew; what was not flushed is then sent again.",
+        0,
+        0,
+        1000,
+    ),
+    "retry_delay": (("--retry-delay",), "Seconds before the first of them; each next takes twice as long.", 1, 0, 60),
 }
 
 
@@ -80,6 +88,8 @@ def run(
     destination: str,
     *,
     connections: int = CONNECTIONS,
+    retries: int = 0,
+    retry_delay: int = 1,
     allocated: bool = False,
     destination_is_zero: bool = False,
     flush: bool = False,
@@ -89,7 +99,10 @@ def run(
 ) -> int:
     """Copy, say what went wrong in one line on standard error, and give the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python would hear of Ctrl-C when the loop in C is over
-    job = Job(source, destination, Options(connections, verify, destination_is_zero, allocated))
+    options = Options(
+        connections, verify, destination_is_zero, allocated, retries=retries, retry_delay=float(retry_delay)
+    )
+    job = Job(source, destination, options)
     try:
         if verify and destination == "null:":
             raise CopyError(
@@ -147,6 +160,8 @@ def _success(source: str, destination: str, result: Result, verified: bool) -> d
         "bytes_read": counters.bytes_read,
         "bytes_sent": counters.bytes_sent,
         "bytes_zero": counters.bytes_zero,
+        "reconnects": counters.reconnects,
+        "bytes_again": counters.bytes_again,
         "seconds": round(result.seconds, 6),
         "flushed": result.flushed,
         "verified": verified,
@@ -182,7 +197,7 @@ def _bar(job: Job) -> Iterator[None]:
             counters = job.counters()
             progress.total = counters.planned
             progress.sample(time.monotonic(), counters.done)
-            print(f"\r{_line(progress)}", end="", file=sys.stderr, flush=True)
+            print(f"\r{_line(progress, job.trouble)}", end="", file=sys.stderr, flush=True)
             if last:
                 print(file=sys.stderr)
                 return
@@ -196,10 +211,12 @@ def _bar(job: Job) -> Iterator[None]:
         thread.join()
 
 
-def _line(progress: Progress) -> str:
-    """Percent, bar, rate and time to go in 70 columns."""
+def _line(progress: Progress, trouble: str | None) -> str:
+    """Percent, bar, rate and time to go in 70 columns; trouble stands where rate and time would."""
     filled = int(progress.percent / 100 * 30)
     eta = progress.eta
     left = "--:--" if eta is None else f"{int(eta) // 60:02d}:{int(eta) % 60:02d}"
     bar = "#" * filled + "-" * (30 - filled)
+    if trouble is not None:
+        return f"{progress.percent:5.1f}% [{bar[:20]}] {trouble[:40]:40}"
     return f"{progress.percent:5.1f}% [{bar}] {progress.rate / 2**20:8.1f} MiB/s  {left} "

@@ -14,7 +14,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from omavol import _fastio
 from omavol.copy.errors import BadDigests
@@ -37,6 +37,8 @@ _CRC = struct.Struct("<I")
 @dataclass(frozen=True)
 class Record:
     """`digest` is None for a zero run."""
+
+    SIZE: ClassVar[int] = 40  # bytes, packed
 
     offset: int
     length: int

@@ -22,6 +22,7 @@ _EXTRA_PATIENCE = 3.0  # seconds for connections after the first: a server may p
 _SEND_BUFFER = 1 << 19  # bytes asked for; the kernel grants up to net.core.wmem_max
 _MULTI_CONN = 1 << 8
 _READ_ONLY = 1 << 1
+_SHUTDOWN = 2**31 + 7  # an option's error: the server is shutting down
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _make_file(name: str, size: int, keep: bool, source: End | None) -> End:
 
 def _connect(name: str, side: str, connections: int, timeout: float, contexts: Sequence[str]) -> End:
     from omavol.nbd.client import connect
-    from omavol.nbd.errors import NbdError
+    from omavol.nbd.errors import ConnectFailed, Disconnected, NbdError, Refused, TimedOut
 
     fds: list[int] = []
     try:
@@ -167,7 +168,12 @@ def _connect(name: str, side: str, connections: int, timeout: float, contexts: S
                     if (another.export.size, another.export.flags) != (export.size, export.flags):
                         raise _differs(name, side)
     except NbdError as error:
-        raise CopyError(f"{side} {name}: {error}", code="copy.open", side=side, advice=error.advice) from error
+        passing = isinstance(error, ConnectFailed | Disconnected | TimedOut) or (
+            isinstance(error, Refused) and error.error == _SHUTDOWN
+        )
+        raise CopyError(
+            f"{side} {name}: {error}", code="copy.open", side=side, advice=error.advice, passing=passing
+        ) from error
     except CopyError:
         _close_all(fds)
         raise

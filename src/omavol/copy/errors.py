@@ -38,18 +38,28 @@ _ANSWERS = {
 class CopyError(Exception):
     """A copy failed. `str()` is one line that says what, on which side, at which offset.
 
-    `code` is stable: copy.<kind> with kind errno, answered, breach, closed, silent, short, cancelled, open, size.
-    `side` is "source", "destination" or ""; `offset` is None where the failure has none.
+    `code` is stable: copy.<kind> with kind errno, answered, breach, closed, silent, short, cancelled, open, size or
+    changed.
+    `side` is "source", "destination" or ""; `offset` is None where the failure has none. `passing`: the server could
+    not be reached, which may be otherwise in a while.
     """
 
     def __init__(
-        self, message: str, *, code: str, side: str = "", offset: int | None = None, advice: str | None = None
+        self,
+        message: str,
+        *,
+        code: str,
+        side: str = "",
+        offset: int | None = None,
+        advice: str | None = None,
+        passing: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.side = side
         self.offset = offset
         self.advice = advice
+        self.passing = passing
 
     @classmethod
     def of(cls, fault: Fault, names: dict[str, str], timeout: float) -> CopyError:

@@ -32,7 +32,7 @@ cdef int receive_replies(CopyState *c, CopyConnection *connection) noexcept nogi
             parts[0] = parts[1]
         n = recvmsg(connection.fd, &message, MSG_DONTWAIT)
         if n == 0:
-            return fail_copy(c, connection.side, COPY_CLOSED, 0, offset_of(c, connection), b"connection closed")
+            return lose(c, connection, COPY_CLOSED, 0, b"connection closed")
         if n < 0:
             if errno == EAGAIN or errno == EINTR:
                 return 0
@@ -217,6 +217,8 @@ cdef int reply_done(CopyState *c, CopyConnection *connection, int32_t index) noe
     cdef int32_t piece = flight.piece
     cdef int type = flight.type
     if flight.error:
+        if flight.error == NBD_ESHUTDOWN:
+            end.lost = True
         return fail_copy(
             c, connection.side, COPY_ANSWERED, <int>flight.error, flight.offset,
             b"read" if type == CMD_READ else b"flush" if type == CMD_FLUSH else
@@ -233,6 +235,8 @@ cdef int reply_done(CopyState *c, CopyConnection *connection, int32_t index) noe
     flight.generation += 1
     c.free_flight = index
     if type == CMD_FLUSH:
-        c.flushed = True
+        flush_answered(c)
         return 0
+    if type == CMD_READ and c.destination.lost:
+        return 0                # nobody to give it to: the piece is due again
     return answered(c, piece, type)

@@ -179,15 +179,14 @@ cdef ssize_t send_failed(CopyState *c, CopyConnection *connection) noexcept nogi
         return 0
     if errno == EPIPE:          # before it went, it may have said why
         if receive_replies(c, connection) == 0:
-            fail_copy(c, connection.side, COPY_CLOSED, 0, offset_of(c, connection), b"send")
+            lose(c, connection, COPY_CLOSED, 0, b"send")
         return -1
     return socket_failed(c, connection, b"send")
 
 
 cdef int socket_failed(CopyState *c, CopyConnection *connection, const char *call) noexcept nogil:
     """A socket's call failed by errno: the peer went away, or what the system says; always -1."""
-    cdef int kind = COPY_CLOSED if errno == ECONNRESET else COPY_ERRNO
-    return fail_copy(c, connection.side, kind, errno, offset_of(c, connection), call)
+    return lose(c, connection, COPY_CLOSED if errno == ECONNRESET else COPY_ERRNO, errno, call)
 
 
 cdef uint64_t offset_of(CopyState *c, CopyConnection *connection) noexcept nogil:

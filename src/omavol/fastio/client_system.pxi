@@ -46,6 +46,7 @@ from omavol._wire cimport (
     DESCRIPTOR_SIZE,
     FORM_SIMPLE,
     FORM_STRUCTURED,
+    NBD_ESHUTDOWN,
     NEED_MORE,
     REPLY_DONE,
     REQUEST_SIZE,

@@ -54,7 +54,8 @@ cdef class CopyLoop:
     def __cinit__(
         self, source, destination, work, *, bint digests=False, bint scan_zeroes=False,
         bint destination_is_zero=False, bint allocated=False, double timeout=60.0, uint64_t rate=0,
-        uint32_t request_size=262144, uint64_t in_flight=16777216
+        uint32_t request_size=262144, uint64_t in_flight=16777216, bint reconnects=False,
+        uint64_t flush_every=2147483648, const unsigned char[::1] records=b""
     ):
         self.state = <CopyState *>calloc(1, sizeof(CopyState))
         if self.state == NULL:
@@ -64,6 +65,7 @@ cdef class CopyLoop:
         set_end(&c.destination, DESTINATION, destination, request_size)
         c.digests, c.scan_zeroes = digests, scan_zeroes or digests
         c.destination_is_zero, c.allocated = destination_is_zero, allocated
+        c.reconnects, c.flush_every = reconnects, flush_every
         c.timeout, c.rate, c.bytes_allowed = <int64_t>(timeout * 1e9), rate, in_flight
         c.by_sendfile = c.source.kind == END_FILE and c.destination.kind == END_NBD and not c.scan_zeroes
         c.in_kernel = c.source.kind == END_FILE and c.destination.kind == END_FILE and not c.scan_zeroes and not rate
@@ -71,6 +73,7 @@ cdef class CopyLoop:
         while not c.digests and c.piece_size > max(request_size, c.source.minimum, c.destination.minimum):
             c.piece_size >>= 1
         self.take_work(work)
+        self.take_records(records)
         self.allocate()
 
     cdef int take_work(self, work) except -1:
@@ -87,6 +90,19 @@ cdef class CopyLoop:
             c.planned += c.work[i].length
         return 0
 
+    cdef int take_records(self, const unsigned char[::1] records) except -1:
+        """Digest records of an earlier loop, which still count."""
+        cdef CopyState *c = self.state
+        cdef size_t count = <size_t>records.shape[0] // sizeof(DigestRecord)
+        if count == 0:
+            return 0
+        c.records = <DigestRecord *>malloc(count * sizeof(DigestRecord))
+        if c.records == NULL:
+            raise MemoryError
+        memcpy(c.records, &records[0], count * sizeof(DigestRecord))
+        c.record_count = c.record_room = count
+        return 0
+
     cdef int allocate(self) except -1:
         """Pieces, flights and one arena of buffers, of which only what is used becomes memory."""
         cdef CopyState *c = self.state
@@ -94,7 +110,7 @@ cdef class CopyLoop:
         cdef uint32_t slots, each, i
         slots = max(16, min(512, <uint32_t>(c.bytes_allowed // min(c.piece_size, 65536))))
         each = (c.piece_size + smallest - 1) // smallest
-        c.flight_count = slots * each + 1
+        c.piece_count, c.flight_count = slots, slots * each + 1
         c.pieces = <CopyPiece *>calloc(slots, sizeof(CopyPiece))
         c.flights = <CopyFlight *>calloc(c.flight_count, sizeof(CopyFlight))
         c.arena_size = <size_t>(slots + 1) * c.piece_size
@@ -124,6 +140,7 @@ cdef class CopyLoop:
         free(c.flights)
         free(c.pieces)
         free(c.work)
+        free(c.unflushed)
         free(c.records)
         free(c)
 
@@ -142,6 +159,42 @@ cdef class CopyLoop:
     def fault(self):
         """(side, kind, code, offset, text) of what went wrong, or None."""
         return fault_as_tuple(&self.state.fault)
+
+    @property
+    def lost(self):
+        """The sides whose connections are lost, where that is the fault: made anew, the copy can go on with what is due.
+
+        The connections of a side that is not named are at rest: another loop may use them.
+        """
+        cdef CopyState *c = self.state
+        sides = [side for side, lost in (("source", c.source.lost), ("destination", c.destination.lost)) if lost]
+        return tuple(sides) if COPY_SIDES[c.fault.side] in sides else ()
+
+    def due(self):
+        """After a loss: (again, rest), work as the constructor takes it.
+
+        `again` was begun or acknowledged, and no answered FLUSH covers it; `rest` was never begun. Where the
+        destination offers no FLUSH, nothing is covered: all that was begun is due again.
+        """
+        cdef CopyState *c = self.state
+        cdef WorkItem *item
+        cdef uint64_t begun
+        cdef size_t i
+        cdef bint nothing_covered = c.destination.lost and not can_flush(&c.destination)
+        again, rest = [], []
+        for i in range(c.unflushed_count):
+            again.append((c.unflushed[i].offset, c.unflushed[i].length, c.unflushed[i].kind == WORK_ZERO))
+        for i in range(0 if nothing_covered else c.piece_count):
+            if c.pieces[i].under_way:
+                again.append((c.pieces[i].offset, c.pieces[i].length, c.pieces[i].kind == WORK_ZERO))
+        for i in range(c.work_count):
+            item = &c.work[i]
+            begun = item.length if i < c.work_next else c.work_done if i == c.work_next else 0
+            if nothing_covered and begun:
+                again.append((item.offset, begun, item.kind == WORK_ZERO))
+            if begun < item.length:
+                rest.append((item.offset + begun, item.length - begun, item.kind == WORK_ZERO))
+        return sorted(again), rest
 
     @property
     def rate(self):

@@ -8,18 +8,27 @@ cdef enum:
 
 cdef int run_copy(CopyState *c) noexcept nogil:
     """Copy all work and flush; 0, or -1 with c.fault set. The descriptors stay the caller's."""
-    c.tokens_at = c.source.moved_at = c.destination.moved_at = copy_clock()
+    cdef int outcome = move_and_flush(c)
+    if outcome < 0 and c.reconnects and (c.source.lost or c.destination.lost):
+        settle_other_end(c)
+    return outcome
+
+
+cdef int move_and_flush(CopyState *c) noexcept nogil:
+    c.tokens_at = c.source.moved_at = c.destination.moved_at = c.flush_at = copy_clock()
     if c.in_kernel and copy_in_kernel(c) < 0:
         return -1
     while c.work_next < c.work_count or c.pieces_under_way:
         if copy_turn(c) < 0:
             return -1
-    say_goodbye(&c.source)
-    c.source.count = 0          # nothing more is asked of it: it may go
+    if not c.reconnects:
+        say_goodbye(&c.source)
+        c.source.count = 0      # nothing more is asked of it: it may go
     OMA_FAILPOINT(b"copy.before-flush")
     if flush_destination(c) < 0:
         return -1
     settle_records(c)
+    say_goodbye(&c.source)
     say_goodbye(&c.destination)
     return 0
 
@@ -27,7 +36,7 @@ cdef int run_copy(CopyState *c) noexcept nogil:
 cdef int copy_turn(CopyState *c) noexcept nogil:
     """One round: begin what fits, send what can be sent, wait, receive."""
     cdef int wait = launch_pieces(c)
-    if wait < 0 or send_all(c, &c.source) < 0 or send_all(c, &c.destination) < 0:
+    if wait < 0 or flush_on_the_way(c) < 0 or send_all(c, &c.source) < 0 or send_all(c, &c.destination) < 0:
         return -1
     if c.work_next == c.work_count and c.pieces_under_way == 0:
         return 0
@@ -106,44 +115,38 @@ cdef int wait_for_ends(CopyState *c, int wait) noexcept nogil:
 cdef int watch_ends(CopyState *c) noexcept nogil:
     """End what was cancelled, and what has waited too long; 0, or -1 with c.fault set."""
     cdef int64_t now = copy_clock()
+    if c.fault.kind != COPY_WELL:
+        return -1               # the destination was lost while a reply of the source was taken
     if c.cancel:
         if c.cancelled_at == 0:
             c.cancelled_at = now
         if c.pieces_under_way == 0 or now - c.cancelled_at > CANCEL_GRACE * <int64_t>1000000000:
             return fail_copy(c, NO_SIDE, COPY_CANCELLED, 0, c.done, b"cancelled")
-    if watch_end(c, &c.source, SOURCE, now, c.timeout) < 0:
+    if watch_end(c, &c.source, now, c.timeout) < 0:
         return -1
-    return watch_end(c, &c.destination, DESTINATION, now, c.timeout)
+    return watch_end(c, &c.destination, now, c.timeout * (FLUSH_PATIENCE if c.flushing else 1))
 
 
-cdef int watch_end(CopyState *c, CopyEnd *end, int side, int64_t now, int64_t limit) noexcept nogil:
+cdef int watch_end(CopyState *c, CopyEnd *end, int64_t now, int64_t limit) noexcept nogil:
     cdef int i
     if end.outstanding == 0 or now - end.moved_at <= limit:
         return 0
     for i in range(end.count):
         if end.connections[i].outstanding:
-            return fail_copy(c, side, COPY_SILENT, 0, offset_of(c, &end.connections[i]), b"silent")
+            return lose(c, &end.connections[i], COPY_SILENT, 0, b"silent")
     return 0
 
 
 cdef int flush_destination(CopyState *c) noexcept nogil:
     """Make it durable: FLUSH when every write was answered on all connections (proto.md, CAN_MULTI_CONN; C11)."""
     cdef CopyEnd *end = &c.destination
-    cdef int64_t limit = c.timeout * FLUSH_PATIENCE
     if end.kind == END_FILE:
         if fsync(end.fd) < 0:
             return fail_copy(c, DESTINATION, COPY_ERRNO, errno, 0, b"flush")
         c.flushed = True
         return 0
-    if end.kind == END_NULL or not end.flags & TX_SEND_FLUSH:
+    if not can_flush(end):
         return 0
-    if queue_request(c, &end.connections[0], CMD_FLUSH, 0, 0, 0, NULL, NOTHING) < 0:
+    if bring_to_rest(c, end) < 0 or queue_flush(c) < 0:        # a FLUSH on the way may still be in flight
         return -1
-    while end.outstanding:
-        if send_all(c, end) < 0 or wait_for_ends(c, TICK) < 0:
-            return -1
-        if c.cancel:
-            return fail_copy(c, NO_SIDE, COPY_CANCELLED, 0, c.done, b"cancelled")
-        if watch_end(c, end, DESTINATION, copy_clock(), limit) < 0:
-            return -1
-    return 0
+    return bring_to_rest(c, end)

@@ -31,7 +31,7 @@ cdef int begin_piece(CopyState *c) noexcept nogil:
     piece.padded = piece.length
     if c.destination.kind == END_NBD:
         piece.padded = (piece.length + c.destination.minimum - 1) & ~(c.destination.minimum - 1)
-    piece.waiting = 0
+    piece.waiting, piece.under_way = 0, True
     c.free_piece = piece.next
     c.pieces_under_way += 1
     c.work_done += piece.length
@@ -100,8 +100,7 @@ cdef int answered(CopyState *c, int32_t index, int type) noexcept nogil:
         return 0
     if type == CMD_READ:
         return piece_came(c, index)
-    piece_done(c, index)
-    return 0
+    return piece_done(c, index)
 
 
 cdef int piece_came(CopyState *c, int32_t index) noexcept nogil:
@@ -117,8 +116,7 @@ cdef int piece_came(CopyState *c, int32_t index) noexcept nogil:
     if c.destination.kind == END_FILE:
         return write_to_file(c, index, piece.buffer)
     if c.destination.kind == END_NULL:
-        piece_done(c, index)
-        return 0
+        return piece_done(c, index)
     memset(piece.buffer + piece.length, 0, piece.padded - piece.length)
     return write_requests(c, index, piece.buffer)
 
@@ -139,7 +137,9 @@ cdef int write_requests(CopyState *c, int32_t index, uint8_t *data) noexcept nog
             return -1
         piece.waiting += 1
         at += length
-    return transmit_requests(c, connection)
+    if transmit_requests(c, connection) < 0 and not (c.reconnects and c.destination.lost):
+        return -1
+    return 0                    # a loss is the turn's to see: the source's reply that led here is taken to its end
 
 
 cdef int write_to_file(CopyState *c, int32_t index, const uint8_t *data) noexcept nogil:
@@ -155,8 +155,7 @@ cdef int write_to_file(CopyState *c, int32_t index, const uint8_t *data) noexcep
             return fail_copy(c, DESTINATION, COPY_ERRNO, errno, piece.offset + at, b"write")
         at += <uint32_t>n
         c.bytes_sent += <size_t>n
-    piece_done(c, index)
-    return 0
+    return piece_done(c, index)
 
 
 cdef int give_zeroes(CopyState *c, int32_t index) noexcept nogil:
@@ -165,8 +164,7 @@ cdef int give_zeroes(CopyState *c, int32_t index) noexcept nogil:
     cdef int flags = CMD_FLAG_NO_HOLE if c.allocated else 0
     c.bytes_zero += piece.length
     if c.destination.kind == END_NULL or (c.destination_is_zero and not c.allocated):
-        piece_done(c, index)
-        return 0
+        return piece_done(c, index)
     if c.destination.kind == END_FILE:
         return zero_in_file(c, index)
     if not c.destination.flags & TX_SEND_WRITE_ZEROES:
@@ -186,8 +184,7 @@ cdef int zero_in_file(CopyState *c, int32_t index) noexcept nogil:
     cdef uint32_t at = 0, length
     cdef ssize_t n
     if fallocate(c.destination.fd, mode, <off_t>piece.offset, piece.length) == 0:
-        piece_done(c, index)
-        return 0
+        return piece_done(c, index)
     while at < piece.length:
         length = min(piece.length - at, c.piece_size)
         n = pwrite(c.destination.fd, c.zeroes, length, <off_t>(piece.offset + at))
@@ -196,14 +193,19 @@ cdef int zero_in_file(CopyState *c, int32_t index) noexcept nogil:
                 continue
             return fail_copy(c, DESTINATION, COPY_ERRNO, errno, piece.offset + at, b"zero")
         at += <uint32_t>n
-    piece_done(c, index)
-    return 0
+    return piece_done(c, index)
 
 
-cdef void piece_done(CopyState *c, int32_t index) noexcept nogil:
-    """The destination has it (unflushed): account it and free its buffer for the next, the hottest first."""
+cdef int piece_done(CopyState *c, int32_t index) noexcept nogil:
+    """The destination has it (unflushed): account it and free its buffer for the next, the hottest first.
+
+    0, or -1 with c.fault set.
+    """
     cdef CopyPiece *piece = &c.pieces[index]
+    if c.reconnects and can_flush(&c.destination) and note_unflushed(c, piece) < 0:
+        return -1
     c.done += piece.length
+    piece.under_way = False
     if piece.kind == WORK_READ:
         c.bytes_under_way -= piece.length
     c.pieces_under_way -= 1
@@ -211,6 +213,7 @@ cdef void piece_done(CopyState *c, int32_t index) noexcept nogil:
     if not c.half_seen and c.done >= c.planned / 2:
         c.half_seen = True
         OMA_FAILPOINT(b"copy.half-sent")
+    return 0
 
 
 cdef int note_record(CopyState *c, CopyPiece *piece, bint zero) noexcept nogil:

@@ -85,6 +85,7 @@ cdef struct CopyPiece:              # a stretch of the disk under way, at most D
     uint32_t waiting            # requests not answered
     int32_t next
     uint8_t kind
+    bint under_way              # begun and not acknowledged
     uint8_t *buffer
 
 cdef struct CopyConnection:
@@ -110,6 +111,7 @@ cdef struct CopyEnd:
     uint64_t size
     uint32_t flags, minimum, request_most
     bint structured
+    bint lost                   # a connection is gone, or of no more use
     int count
     CopyConnection connections[MOST_CONNECTIONS]
     uint32_t outstanding
@@ -122,7 +124,7 @@ cdef struct CopyState:
     uint64_t work_done          # of the item `work_next`
     CopyPiece *pieces
     CopyFlight *flights
-    uint32_t flight_count
+    uint32_t piece_count, flight_count
     int32_t free_piece, free_flight
     uint32_t pieces_under_way
     uint64_t bytes_under_way, bytes_allowed
@@ -141,6 +143,14 @@ cdef struct CopyState:
 # seen from outside while it runs
     uint64_t planned, done, bytes_read, bytes_sent, bytes_zero
     bint flushed
+# what a lost destination would have to be sent again (copy_loss.pxi)
+    bint reconnects
+    WorkItem *unflushed
+    size_t unflushed_count, unflushed_room
+    size_t flush_covers         # of `unflushed`, by the FLUSH in flight
+    bint flushing               # a FLUSH is in flight
+    uint64_t unflushed_bytes, flush_every
+    int64_t flush_at
 # outcome
     DigestRecord *records
     size_t record_count, record_room
