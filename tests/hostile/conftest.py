@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from hostile_target import ENDS_WITHIN, FLAVOURS, GROWTH, MIB, SIZE, Target, descriptors_of, started
 
+from hostile_target import ENDS_WITHIN, FLAVOURS, GROWTH, MIB, SIZE, Target, descriptors_of, started
 from omavol.serve.limits import own_limits
 from raw_client import until
 

@@ -9,8 +9,8 @@ import struct
 from contextlib import ExitStack, suppress
 
 import pytest
-from hostile_target import ENDS_WITHIN, FLAGS, FLAVOURS, MIB, SIZE, STAGES, go, option
 
+from hostile_target import ENDS_WITHIN, FLAGS, FLAVOURS, MIB, SIZE, STAGES, go, option
 from omavol.nbd.wire import Command, Option
 from raw_client import until
 

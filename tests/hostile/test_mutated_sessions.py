@@ -7,8 +7,9 @@ import socket
 from contextlib import suppress
 
 import pytest
-from hostile_target import SIZE, Target
 from recording import mutated, recorded
+
+from hostile_target import SIZE, Target
 
 ROUNDS = 300  # garbled sessions of each client and flavour
 URI = "nbd+unix:///{export}?socket={{proxy}}"

@@ -22,11 +22,25 @@ LISTENING = Group(
     click.Option(
         ["--tcp"], multiple=True, metavar="HOST:PORT", help="Listen on TCP; port 0 takes a free one; repeatable."
     ),
+    click.Option(["--vsock"], multiple=True, metavar="[CID:]PORT", help="Listen on a vsock; may be repeated."),
+    click.Option(
+        ["-s", "--single"],
+        is_flag=True,
+        help="Serve the client at standard input, a connected socket, and end with it.",
+    ),
 )
 
 PROCESS = Group(
     "Process",
     click.Option(["--user"], metavar="USER", help="Become this user once files are open and sockets are bound."),
+    click.Option(["--once"], is_flag=True, help="End when the last client has left."),
+    click.Option(
+        ["--run"],
+        metavar="CMD",
+        help="Run a shell command beside it, with $uri, $unixsocket, $port and $exportname set, and end with it.",
+    ),
+    click.Option(["--exit-with-parent"], is_flag=True, help="End when the process that started it has ended."),
+    click.Option(["-P", "--pidfile"], metavar="FILE", help="Write the process id there once clients are served."),
 )
 
 LIMITS = Group(
@@ -36,13 +50,22 @@ LIMITS = Group(
         type=click.IntRange(min=1),
         default=4096,
         show_default=True,
-        help="The most clients at once.",
+        help="The most connections at once.",
+    ),
+    click.Option(
+        ["--connections-per-client"],
+        type=click.IntRange(min=0),
+        default=0,
+        show_default="no limit",
+        help="The most connections of one client: a user (unix), an address (IPv4, vsock), a /64 (IPv6).",
     ),
 )
 
 EXAMPLES = (
     ("omavol serve disk.img", "The file as the default export at nbd://localhost:10809/."),
     ("omavol serve --unix /run/d.sock -r a=one.img b=/dev/sdb", "Two exports by name, for reading, on a unix socket."),
+    ("omavol serve --run 'nbdcopy \"$uri\" copy.img' disk.img", "A server for as long as one command runs."),
+    ("nbdinfo -- [ omavol serve -r disk.img ]", "Started by its client, by socket activation."),
 )
 
 
@@ -60,6 +83,7 @@ command = GroupedCommand(
     callback=_run,
     help="""Serve files and block devices by NBD, and print the URI of each.
 
-    A PATH without a name is the default export; null:SIZE is a disk of zeroes that keeps nothing. Without --unix and
-    --tcp it listens on localhost:10809. SIGTERM and SIGINT end it: requests in hand are answered, files are synced.""",
+    A PATH without a name is the default export; null:SIZE is a disk of zeroes that keeps nothing. Without --unix, --tcp
+    and --vsock it listens on localhost:10809, or on the sockets that a service manager or a client hands in
+    (sd_listen_fds(3)). SIGTERM and SIGINT end it: requests in hand are answered, files are synced.""",
 )

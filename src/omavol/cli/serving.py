@@ -1,23 +1,25 @@
-"""What `omavol serve` does: opens what is asked for, listens, gives up rights, serves until a signal, ends in order."""
+"""What `omavol serve` does: opens what is asked for, listens, gives up rights, serves, ends in order."""
 
 from __future__ import annotations
 
 import os
-import signal
+import sys
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
+from omavol.serve.activation import activated, connected
 from omavol.serve.control import ControlServer
 from omavol.serve.errors import ExportRefused, ServeError
 from omavol.serve.incarnation import incarnation
+from omavol.serve.lifetime import Lifetime, notify
 from omavol.serve.limits import own_limits
-from omavol.serve.listeners import Listener, TcpAddress, listen_tcp, listen_unix
+from omavol.serve.listeners import Listener, TcpAddress, listen_tcp, listen_unix, listen_vsock
 from omavol.serve.table import ExportTable
 
 __all__ = ["Asked", "Wanted", "run"]
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +31,15 @@ class Asked:
     control: str | None
     unix: tuple[str, ...]
     tcp: tuple[str, ...]
+    vsock: tuple[str, ...]
+    single: bool
     user: str | None
+    once: bool
+    run: str | None
+    exit_with_parent: bool
+    pidfile: str | None
     connections: int
+    connections_per_client: int
 
 
 @dataclass(frozen=True)
@@ -52,37 +61,68 @@ class Wanted:
 
 
 def run(asked: Asked) -> None:
-    """Serve until a signal; ClickException, in one line, for everything that is in the way."""
+    """Serve until something ends it; ClickException, in one line, for everything that is in the way."""
     if bool(asked.exports) == bool(asked.control):
         both = ", not both" if asked.exports else ""
         raise click.ClickException("give the files to serve, or --control SOCK" + both)
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    controller: ControlServer | None = None
-    table: ExportTable | None = None
-    try:
-        table = ExportTable(own_limits(asked.connections), hidden=asked.control is not None)
-        for wanted in map(Wanted.parse, asked.exports):
-            _add(table, wanted, asked.read_only)
-        for listener in _listen(asked):
-            table.listen(listener)
-        if asked.control:
-            controller = ControlServer(asked.control, table, incarnation())
-        if asked.user:
-            _become(asked.user)
-        table.start()
+    if asked.single and (asked.unix or asked.tcp or asked.vsock or asked.run is not None):
+        raise click.ClickException("--single serves standard input alone: no listeners and no --run beside it")
+    with Lifetime() as lifetime, TemporaryDirectory(prefix="omavol-") as private:
+        controller: ControlServer | None = None
+        table: ExportTable | None = None
+        try:
+            limits = own_limits(asked.connections, asked.connections_per_client)
+            table = ExportTable(limits, hidden=asked.control is not None)
+            for wanted in map(Wanted.parse, asked.exports):
+                _add(table, wanted, asked.read_only)
+            for listener in _listen(asked, private):
+                table.listen(listener)
+            if asked.control:
+                controller = ControlServer(asked.control, table, incarnation())
+            if asked.user:
+                _become(asked.user)
+            if asked.exit_with_parent:
+                lifetime.end_with_parent()
+            table.start()
+            if controller:
+                controller.start()
+            _begin(asked, table, lifetime)
+        except (ServeError, OSError) as error:
+            if table:
+                table.stop()
+            raise click.ClickException(_line(error)) from error
+        status = lifetime.wait()
+        notify("STOPPING=1")
         if controller:
-            controller.start()
-    except (ServeError, OSError) as error:
-        if table:
-            table.stop()
-        raise click.ClickException(_line(error)) from error
-    _announce(table)
-    signal.sigwait(_SIGNALS)
-    if controller:
-        controller.stop()
-    failed = table.stop()
+            controller.stop()
+        failed = table.stop()
+        if asked.pidfile:
+            Path(asked.pidfile).unlink(missing_ok=True)
     if failed:
         raise click.ClickException(f"the last sync failed, writes may be lost: {os.strerror(failed)}")
+    raise SystemExit(status)
+
+
+def _begin(asked: Asked, table: ExportTable, lifetime: Lifetime) -> None:
+    """Clients are served: tell whoever waits for that, and arrange for the end."""
+    if asked.once or asked.single:
+        table.tell_vacant(lifetime.vacancy(), after_any=asked.single)
+    if asked.single:
+        table.adopt(connected(sys.stdin.fileno()))
+    if asked.pidfile:
+        Path(asked.pidfile).write_text(f"{os.getpid()}\n")
+    notify("READY=1")
+    if asked.run is not None:
+        lifetime.run(["/bin/sh", "-c", asked.run], _told(table))
+    elif not any(listener.borrowed for listener in table.listeners):
+        _announce(table)
+
+
+def _told(table: ExportTable) -> dict[str, str]:
+    """What a command of --run finds in its environment, under nbdkit's names (nbdkit-captive(1))."""
+    uri = table.listeners[0].uri.with_export(next((export.name for export in table.list()), ""))
+    where = {"unixsocket": uri.socket or "", "port": "" if uri.socket else str(uri.port)}
+    return {**os.environ, "uri": str(uri), "exportname": uri.export, **where}
 
 
 def _add(table: ExportTable, wanted: Wanted, read_only: bool) -> None:
@@ -95,20 +135,27 @@ def _add(table: ExportTable, wanted: Wanted, read_only: bool) -> None:
         raise ExportRefused(error.code, f"{named} twice", "Name each export: NAME=PATH.") from error
 
 
-def _listen(asked: Asked) -> list[Listener]:
+def _listen(asked: Asked, private: str) -> list[Listener]:
     """Every listener asked for, or none: what was bound before one fails is given back."""
     mode = 0o666 if asked.control else None
     listeners: list[Listener] = []
     try:
+        listeners += activated(os.environ)
         for path in asked.unix:
             listeners.append(listen_unix(path, mode=mode))
-        for text in asked.tcp or (() if asked.unix else ("localhost",)):
+        for text in asked.tcp:
             listeners.extend(listen_tcp(TcpAddress.parse(text)))
+        for text in asked.vsock:
+            listeners.append(listen_vsock(text))
+        if listeners or asked.single:
+            return listeners
+        if asked.run is not None:
+            return [listen_unix(f"{private}/nbd", mode=0o600)]
+        return listen_tcp(TcpAddress.parse("localhost"))
     except ServeError:
         for listener in listeners:
             listener.close()
         raise
-    return listeners
 
 
 def _become(user: str) -> None:

@@ -1,12 +1,14 @@
-"""Listening sockets: unix and TCP, bound before anything is served, each with its NBD URI."""
+"""Listening sockets: unix, TCP and vsock, bound before anything is served, each with its NBD URI."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import stat
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +16,10 @@ from omavol.nbd.uri import MAXIMUM_SOCKET_PATH, Uri
 from omavol.nbd.wire import DEFAULT_PORT
 from omavol.serve.errors import AddressUnusable, BadAddress
 
-__all__ = ["Listener", "TcpAddress", "bind_unix", "listen_tcp", "listen_unix"]
+__all__ = ["Listener", "TcpAddress", "bind_unix", "listen_tcp", "listen_unix", "listen_vsock"]
 
 BACKLOG = 1024
+VSOCK_LOOPBACK = 1  # VMADDR_CID_LOCAL
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,12 @@ class Listener:
 
     socket: socket.socket
     uri: Uri
+    borrowed: bool = False  # somebody else made it: a unix socket's file stays
 
     def close(self) -> None:
-        """Stop listening; a unix socket's file goes with it."""
+        """Stop listening; the file of a unix socket of ours goes with it."""
         self.socket.close()
-        if self.uri.socket is not None:
+        if self.uri.socket is not None and not self.borrowed:
             with contextlib.suppress(OSError):  # after --user the directory may not be ours any more
                 Path(self.uri.socket).unlink()
 
@@ -106,6 +110,36 @@ def _bind_tcp(family: int, host: str, port: int) -> socket.socket | None:
             return None
         raise
     return bound
+
+
+def listen_vsock(text: str) -> Listener:
+    """Listen on PORT, or CID:PORT for one of this machine's context ids (vsock(7))."""
+    cid, _, port = text.rpartition(":")
+    if not all(number.isascii() and number.isdigit() and int(number) < 2**32 for number in (cid or "0", port)):
+        raise BadAddress(f"{text!r} is not PORT or CID:PORT")
+    try:
+        bound = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        raise AddressUnusable(
+            f"this kernel has no vsock: {error.strerror}", "modprobe vsock_loopback, vhost_vsock or a hypervisor's own."
+        ) from error
+    try:
+        bound.bind((int(cid) if cid else socket.VMADDR_CID_ANY, int(port)))
+        bound.listen(BACKLOG)
+        own = int(cid) if cid else _own_cid()
+    except OSError as error:
+        bound.close()
+        raise AddressUnusable(f"cannot listen on vsock {text}: {error.strerror}") from error
+    return Listener(bound, Uri(cid=own, port=bound.getsockname()[1]))
+
+
+def _own_cid() -> int:
+    """This machine's context id; the loopback's where it has none."""
+    cid = VSOCK_LOOPBACK
+    with contextlib.suppress(OSError), Path("/dev/vsock").open("rb") as device:
+        told = fcntl.ioctl(device, socket.IOCTL_VM_SOCKETS_GET_LOCAL_CID, bytes(4))
+        cid = int.from_bytes(told, sys.byteorder)
+    return VSOCK_LOOPBACK if cid == socket.VMADDR_CID_ANY else cid
 
 
 def listen_unix(path: str, *, mode: int | None = None) -> Listener:

@@ -32,9 +32,11 @@ class ExportTable:
         self._server = Server(
             workers=limits.workers,
             connections=limits.connections,
+            client_connections=limits.client_connections,
             handshake=limits.handshake,
             hide_exports=hidden,
         )
+        self.limits = limits
         self._listeners: list[Listener] = []
         self._stop = threading.Lock()
 
@@ -46,6 +48,14 @@ class ExportTable:
         """Accept from a listener; its socket is the server's from now on, its file is removed by `stop`."""
         self._listeners.append(listener)
         self._server.listen(listener.socket.detach())
+
+    def adopt(self, descriptor: int) -> None:
+        """Serve whoever is at the other end of a connected socket, which is the server's from now on."""
+        self._server.adopt(descriptor)
+
+    def tell_vacant(self, eventfd: int, *, after_any: bool = False) -> None:
+        """Add 1 to an eventfd, the caller's, when the last client has left: one that entered an export, or any."""
+        self._server.tell_vacant(eventfd, after_any)
 
     @property
     def listeners(self) -> list[Listener]:
