@@ -13,14 +13,17 @@ cdef struct Store:
     int failed              # errno of the fsync that failed: later ones would lie, so every flush fails until reopened
     bint no_punch           # the disk beneath has said once that it cannot punch holes,
     bint no_zero_range      # or zero a range
+    bint fast_zero          # zeroing without writing zeroes is to be expected: FAST_ZERO is worth advertising (X40)
     int changes             # grows with every change through this store
     int data_busy           # a try-lock over the three below
     int data_changes        # `changes` when they were found
     uint64_t data_start, data_end   # an extent of data: SEEK_HOLE walks to its end page by page, on every question
 
 # All return 0 or an errno. STORE_SHORT: the file ends before what was asked (it was cut after it was opened).
+# STORE_SLOW: zeroing could only be done by writing zeroes, so nothing was done (X40, X43).
 cdef enum:
     STORE_SHORT = 100000
+    STORE_SLOW = 100001
 
 cdef int store_open(Store *store, int fd, uint64_t size) noexcept nogil
 cdef int store_close(Store *store) noexcept nogil
@@ -30,5 +33,6 @@ cdef int store_write_pipe(Store *store, int pipe, size_t *length, uint64_t offse
 cdef int store_sync(Store *store) noexcept nogil
 cdef int store_trim(Store *store, uint64_t offset, uint64_t length) noexcept nogil
 cdef int store_zero(Store *store, uint64_t offset, uint64_t length, bint provision) noexcept nogil
+cdef int store_zero_fast(Store *store, uint64_t offset, uint64_t length, bint provision) noexcept nogil
 cdef int store_cache(Store *store, uint64_t offset, uint64_t length) noexcept nogil
 cdef uint32_t store_extent(Store *store, uint64_t offset, uint64_t limit, uint64_t *length) noexcept nogil

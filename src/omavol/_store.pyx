@@ -8,6 +8,7 @@ provision keeps or allocates the blocks. What fallocate(2) cannot do here is wri
 
 from libc.errno cimport EINTR, EINVAL, EIO, ENODEV, ENOSYS, ENXIO, EOPNOTSUPP, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
 from libc.string cimport memset
 from posix.types cimport off_t
 
@@ -15,22 +16,30 @@ from omavol._wire cimport STATE_HOLE, STATE_ZERO
 
 cdef extern from "<fcntl.h>" nogil:
     enum:
+        O_CLOEXEC
+        O_RDONLY
         FALLOC_FL_KEEP_SIZE
         FALLOC_FL_PUNCH_HOLE
         FALLOC_FL_ZERO_RANGE
         POSIX_FADV_WILLNEED
         SPLICE_F_MOVE
     int fallocate(int fd, int mode, off_t offset, off_t length)
+    int open(const char *path, int flags)
     ssize_t splice(int source, off_t *source_at, int into, off_t *into_at, size_t length, unsigned int flags)
     int posix_fadvise(int fd, off_t offset, off_t length, int advice)
 
 cdef extern from "<sys/stat.h>" nogil:
     struct stat_result "stat":
         unsigned int st_mode
+        unsigned long st_rdev
         off_t st_size
     int fstat(int fd, stat_result *result)
     bint S_ISREG(unsigned int mode)
     bint S_ISBLK(unsigned int mode)
+
+cdef extern from "<sys/sysmacros.h>" nogil:
+    unsigned int major(unsigned long device)
+    unsigned int minor(unsigned long device)
 
 cdef extern from "<unistd.h>" nogil:
     enum:
@@ -71,7 +80,7 @@ cdef int store_open(Store *store, int fd, uint64_t size) noexcept nogil:
     memset(store, 0, sizeof(Store))
     store.fd, store.size = fd, size
     if fd < 0:
-        store.kind = STORE_NULL
+        store.kind, store.fast_zero = STORE_NULL, True
         return 0
     if fstat(fd, &facts) < 0:
         return errno
@@ -83,7 +92,34 @@ cdef int store_open(Store *store, int fd, uint64_t size) noexcept nogil:
         return EINVAL
     if end < 0:
         return errno
+    store.fast_zero = file_zeroes_fast(fd, end) if store.kind == STORE_FILE else device_zeroes_fast(facts.st_rdev)
     return STORE_SHORT if <uint64_t>end < size else 0
+
+
+cdef bint file_zeroes_fast(int fd, off_t end) noexcept nogil:
+    """Whether the file system punches holes: asked by a hole behind the end of the file, which changes nothing."""
+    return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, end, ZEROES_AT_ONCE) == 0
+
+
+cdef bint device_zeroes_fast(unsigned long device) noexcept nogil:
+    """Whether a block device (or the disk it is a partition of) has a command that zeroes, as the kernel says.
+
+    It is not tried: fallocate(2) on a device drops what the page cache holds of the range before it finds out.
+    """
+    cdef char[128] path
+    cdef char[32] most
+    cdef const char *form
+    cdef ssize_t n = -1
+    cdef int fd, attempt
+    for attempt in range(2):
+        form = b"/sys/dev/block/%u:%u/%squeue/write_zeroes_max_bytes"
+        snprintf(path, sizeof(path), form, major(device), minor(device), b"../" if attempt else b"")
+        fd = open(path, O_RDONLY | O_CLOEXEC)
+        if fd >= 0:
+            n = pread(fd, most, sizeof(most), 0)
+            close(fd)
+            break
+    return n > 0 and most[0] != c'0'
 
 
 cdef int store_close(Store *store) noexcept nogil:
@@ -208,6 +244,28 @@ cdef int store_zero(Store *store, uint64_t offset, uint64_t length, bint provisi
         if not unsupported(error, &store.no_zero_range):
             return error
     return write_zeroes(store, offset, length)
+
+
+cdef int store_zero_fast(Store *store, uint64_t offset, uint64_t length, bint provision) noexcept nogil:
+    """store_zero where it takes no writing of zeroes; STORE_SLOW, and the data as it was, where it does (X40, X43).
+
+    A device's ZERO_RANGE writes where it has no better way, and its punched blocks are not provisioned: with
+    `provision` it is never called fast.
+    """
+    cdef int error
+    if store.kind == STORE_NULL:
+        return 0
+    if not store.fast_zero or provision and store.kind == STORE_BLOCK:
+        return STORE_SLOW
+    if not provision and not store.no_punch:
+        error = allocate(store, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length)
+        if not unsupported(error, &store.no_punch):
+            return error
+    if store.kind == STORE_FILE and not store.no_zero_range:
+        error = allocate(store, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length)
+        if not unsupported(error, &store.no_zero_range):
+            return error
+    return STORE_SLOW
 
 
 cdef int write_zeroes(Store *store, uint64_t offset, uint64_t length) noexcept nogil:

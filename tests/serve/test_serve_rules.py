@@ -1,12 +1,17 @@
 """Rules X and D of the protocol's checklist, said and heard byte by byte."""
 
 import os
+import socket
 import struct
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
+import omavol
 from omavol.nbd.wire import Chunk, Command, CommandFlag, Error, TransmissionFlag
-from raw_client import DONE
+from omavol.serve.listeners import TcpAddress, listen_tcp
+from raw_client import DONE, Raw
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -81,14 +86,14 @@ WRONG = [
     (Command.FLUSH, 1, 0, 0),
     (Command.TRIM, 0, 512, CommandFlag.REQ_ONE),
     (Command.CACHE, 0, 512, CommandFlag.DF),
-    (Command.WRITE_ZEROES, 0, 512, CommandFlag.FAST_ZERO),
+    (Command.WRITE_ZEROES, 0, 512, CommandFlag.DF),
     (Command.RESIZE, 0, 512, 0),
     (Command.BLOCK_STATUS, 0, 512, 0),
 ]
 
 
 @pytest.mark.parametrize("command, offset, length, flags", WRONG)
-def test_x11_x13_x42_x50_what_was_not_offered_is_einval(client, command, offset, length, flags):
+def test_x11_x13_x50_what_was_not_offered_is_einval(client, command, offset, length, flags):
     assert client.ask(command, offset, length, flags=flags) == Error.EINVAL
     assert client.ask(Command.FLUSH) == 0
 
@@ -161,7 +166,7 @@ def test_x34_x35_df_gets_one_content_chunk(served, length):
     assert [chunk.type for chunk in client.reply()].count(Chunk.OFFSET_DATA) == 1
 
 
-def test_x32_x33_x36_reads_above_the_maximum_come_in_chunks_and_never_with_df(serve, place):
+def test_x32_x33_x36_x37_reads_above_the_maximum_come_in_chunks_and_never_with_df(serve, place):
     large = place / "large"
     with large.open("wb") as file:
         file.truncate(80 * MIB)
@@ -169,7 +174,9 @@ def test_x32_x33_x36_reads_above_the_maximum_come_in_chunks_and_never_with_df(se
     client.send(Command.READ, 0, 70 * MIB)
     sizes = [len(chunk.payload) - 8 for chunk in client.reply() if chunk.type == Chunk.OFFSET_DATA]
     assert sum(sizes) == 70 * MIB and max(sizes) <= 32 * MIB
-    assert client.ask(Command.READ, 0, 70 * MIB, flags=CommandFlag.DF) == Error.EOVERFLOW
+    client.send(Command.READ, 0, 70 * MIB, flags=CommandFlag.DF)
+    (reply,) = client.reply()
+    assert (reply.type, reply.error, reply.flags) == (Chunk.ERROR, Error.EOVERFLOW, DONE)
 
 
 def test_x52_x53_what_stands_before_disc_is_answered_and_nothing_behind_it_obeyed(client, image):
@@ -200,3 +207,78 @@ def test_small_replies_are_gathered_and_stay_in_order(client, image):
     for i in range(512):
         chunk = client.chunk(4096)
         assert chunk.cookie == i and chunk.payload[-4096:] == data[4096 * i : 4096 * (i + 1)]
+
+
+def test_x6_no_mistake_that_can_be_answered_ends_the_connection(client):
+    """One after the other on one connection, each refused, and the next one understood."""
+    for command, offset, length, flags in WRONG:
+        assert client.ask(command, offset, length, flags=flags) == Error.EINVAL
+    for command, offset, length, error in PAST_THE_END:
+        assert client.ask(command, offset, length) == error
+    for length in (2, 512, MIB, 5 * MIB, 32 * MIB):
+        assert client.ask(Command.WRITE, SIZE - 1, length, bytes(length)) == Error.ENOSPC
+        assert client.ask(Command.WRITE, 0, length, bytes(length), flags=CommandFlag.DF) == Error.EINVAL
+    assert client.ask(Command.FLUSH) == 0
+
+
+def test_x51_x63_unused_status_bits_are_zero(serve, place):
+    path = place / "holes"
+    with path.open("wb") as file:
+        file.truncate(4 * MIB)
+        file.write(b"x" * MIB)
+    for extended in (False, True):
+        client = serve(default=path).client(extended=extended, contexts=True)
+        client.send(Command.BLOCK_STATUS, 0, 4 * MIB)
+        (reply,) = client.reply()
+        numbers = struct.unpack(">8xQQQQ" if extended else ">4xIIII", reply.payload)
+        assert numbers == (MIB, 0, 3 * MIB, 3)
+
+
+def test_x57_a_limit_of_the_file_size_is_enospc(command, place):
+    path = place / "limited"
+    with path.open("wb") as file:
+        file.truncate(4 * MIB)
+    command("--unix", place / "s", path, wrapper=("prlimit", f"--fsize={MIB}"))
+    for extended in (False, True):
+        with Raw(place / "s", extended=extended) as client:
+            assert client.ask(Command.WRITE, 2 * MIB, 4096, bytes(4096)) == Error.ENOSPC
+            assert client.ask(Command.WRITE, 0, 4096, bytes(4096)) == 0
+
+
+def test_x58_x59_tcp_is_without_delay_kept_alive_and_given_up_when_it_stalls(served):
+    """The server's end of the connection is a descriptor of this process."""
+    (listener,) = listen_tcp(TcpAddress("127.0.0.1", 0))
+    address = listener.socket.getsockname()
+    served.table.listen(listener)
+    with socket.create_connection(address) as client:
+        assert client.recv(18) == b"NBDMAGICIHAVEOPT\0\3"
+        with connected_to(client.getsockname()) as end:
+            assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60
+            assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 300_000
+
+
+def connected_to(peer: tuple[str, int]) -> socket.socket:
+    """A copy of the socket of this process that is connected to `peer`."""
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            end = socket.socket(fileno=os.dup(int(descriptor.name)))
+            with suppress(OSError):
+                if end.getpeername() == peer:
+                    return end
+            end.close()
+    raise AssertionError("nobody here is connected to it")
+
+
+def test_d4_nothing_is_mapped_so_a_file_that_is_cut_while_it_is_read_kills_nobody(served, image):
+    clients = [served.client(structured=structured) for structured in (True, False)]
+    for client in clients:
+        client.say(*(client.pack(Command.READ, 0, SIZE, cookie=n) for n in range(4)))
+    os.truncate(image, 0)
+    for client in clients:
+        client.socket.close()
+    assert served.client().ask(Command.READ, 0, 4096) == Error.EIO
+    sources = Path(omavol.__file__).parent
+    serving = [sources / "_store.pyx", sources / "_channel.pyx", *sources.glob("fastio/server*.pxi")]
+    assert not [path.name for path in serving if "mmap" in path.read_text()]

@@ -10,6 +10,7 @@ from omavol._wire cimport (
     TX_READ_ONLY,
     TX_SEND_CACHE,
     TX_SEND_DF,
+    TX_SEND_FAST_ZERO,
     TX_SEND_FLUSH,
     TX_SEND_FUA,
     TX_SEND_TRIM,
@@ -71,6 +72,8 @@ cdef Export *export_new(
     export.facts.size = store.size
     export.facts.minimum, export.facts.preferred, export.facts.maximum = 1, PREFERRED_BLOCK, DEFAULT_MAXIMUM
     export.facts.flags = READING | (TX_READ_ONLY if read_only else TX_SEND_TRIM | TX_SEND_WRITE_ZEROES)
+    if store.fast_zero and not read_only:
+        export.facts.flags |= TX_SEND_FAST_ZERO
     return export
 
 

@@ -11,12 +11,14 @@ from omavol._channel cimport (
     channel_send,
     channel_send_file,
 )
+from omavol._store cimport STORE_SLOW
 from omavol._wire cimport (
     EXTENDED_CHUNK_SIZE,
     MAXIMUM_STRING,
     NBD_EINVAL,
     NBD_EIO,
     NBD_ENOSPC,
+    NBD_ENOTSUP,
     NBD_EOVERFLOW,
     NBD_EPERM,
     NBD_ESHUTDOWN,
@@ -197,6 +199,8 @@ cdef uint32_t nbd_error(int error) noexcept nogil:
     """What a client is told of an errno: those of the document that help it, EIO for the rest (X57)."""
     if error == 0:
         return 0
+    if error == STORE_SLOW:
+        return NBD_ENOTSUP
     if error == ENOSPC or error == EDQUOT or error == EFBIG:
         return NBD_ENOSPC
     if error == EPERM or error == EACCES or error == EROFS:
@@ -211,6 +215,8 @@ cdef const char *error_text(uint32_t error) noexcept nogil:
         return b"the request is not valid here"
     if error == NBD_ENOSPC:
         return b"no space is left for it"
+    if error == NBD_ENOTSUP:
+        return b"zeroes would have to be written here"
     if error == NBD_EOVERFLOW:
         return b"too long for one chunk"
     if error == NBD_ESHUTDOWN:

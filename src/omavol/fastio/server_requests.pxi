@@ -11,6 +11,7 @@ from omavol._store cimport (
     store_write,
     store_write_pipe,
     store_zero,
+    store_zero_fast,
 )
 from omavol._wire cimport (
     ALLOCATION_CONTEXT,
@@ -18,6 +19,7 @@ from omavol._wire cimport (
     CMD_BLOCK_STATUS,
     CMD_CACHE,
     CMD_DISC,
+    CMD_FLAG_FAST_ZERO,
     CMD_FLAG_FUA,
     CMD_FLAG_NO_HOLE,
     CMD_FLAG_REQ_ONE,
@@ -114,6 +116,8 @@ cdef int do_simple(Worker *w, Served *c, Request *request) noexcept nogil:
         w.counts.changes += 1
     if request.type == CMD_TRIM:
         return store_trim(store, request.offset, request.length)
+    if request.type == CMD_WRITE_ZEROES and request.flags & CMD_FLAG_FAST_ZERO:
+        return store_zero_fast(store, request.offset, request.length, request.flags & CMD_FLAG_NO_HOLE != 0)
     if request.type == CMD_WRITE_ZEROES:
         return store_zero(store, request.offset, request.length, request.flags & CMD_FLAG_NO_HOLE != 0)
     return store_cache(store, request.offset, request.length)
