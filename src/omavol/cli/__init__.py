@@ -15,6 +15,7 @@ COMMANDS: dict[str, str] = {
     "conformance": "Judge an NBD server, or a client, by the protocol document.",
     "copy": "Copy a disk between files and NBD exports, at the speed of the slower one.",
     "daemon": "Keep the volumes of this appliance: record, attach, export, prove.",
+    "exports": "Show and change what a running server serves.",
     "info": "Show what an NBD server offers.",
     "map": "Show the extents of an export or a file.",
     "serve": "Serve files and block devices by NBD.",

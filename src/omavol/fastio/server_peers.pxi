@@ -36,7 +36,7 @@ cdef union PeerAddress:
 
 
 cdef uint64_t peer_of(int fd) noexcept nogil:
-    """One client's number: its user (unix), address (IPv4), /64 (IPv6: who has one address has that many) or context id.
+    """One client's number: its user (unix), address (IPv4), /64 (IPv6: one address comes with that many) or context id.
 
     0: nobody can tell. The family stands above 32 bits; no /64 that is routed begins with numbers so small.
     """

@@ -18,7 +18,7 @@ from omavol.serve.listeners import Listener
 if TYPE_CHECKING:  # the stub's name for a shape; the compiled module gives plain dicts
     from omavol._fastio import Facts
 
-__all__ = ["ExportTable", "disk_size", "null_size"]
+__all__ = ["ExportTable", "disk_size", "null_size", "open_disk"]
 
 NULL = -1  # the descriptor of a disk that reads as zeroes and drops what is written
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
@@ -65,11 +65,7 @@ class ExportTable:
         """Open a regular file or block device and serve all of it; null:SIZE is a disk of zeroes that keeps nothing."""
         if path.startswith("null:"):
             return self._add(name, NULL, null_size(path), read_only, "")
-        try:
-            descriptor = os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            advice = "" if read_only else _read_only_advice(path)
-            raise ExportRefused("unusable", f"cannot open {path}: {error.strerror}", advice) from error
+        descriptor = open_disk(path, read_only=read_only)
         try:
             return self.add(name, descriptor, disk_size(descriptor, path), read_only=read_only)
         except BaseException:
@@ -125,6 +121,15 @@ class ExportTable:
             for listener in self._listeners:
                 listener.close()
             return self._server.stop()
+
+
+def open_disk(path: str, *, read_only: bool) -> int:
+    """A descriptor of the file or device at `path`, the caller's to close; ExportRefused where it cannot be had."""
+    try:
+        return os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        advice = "" if read_only else _read_only_advice(path)
+        raise ExportRefused("unusable", f"cannot open {path}: {error.strerror}", advice) from error
 
 
 def disk_size(descriptor: int, path: str) -> int:
