@@ -13,7 +13,9 @@ __all__ = ["SECONDS", "load_lane"]
 SECONDS = 0.25 if os.environ.get("OMA_BENCH") == "short" else 0.7  # of a run that lasts as long as it is let
 
 
-def load_lane(server: Server, operation: str, *, unit: int = 0, seconds: float = SECONDS, **load: object) -> Lane:
+def load_lane(
+    server: Server, operation: str, *, unit: int = 0, seconds: float = SECONDS, name: str = "", **load: object
+) -> Lane:
     """A unit of work is a request, or `unit` bytes; every request has to succeed."""
     wanted = Load(server.uri, operation, seconds=seconds, **load)  # type: ignore[arg-type]
 
@@ -24,7 +26,7 @@ def load_lane(server: Server, operation: str, *, unit: int = 0, seconds: float =
         work = result.times.bytes / unit if unit else result.times.count
         return Sample(_seconds(result), result.user + result.system, processor_seconds(server.pid) - before, work)
 
-    return Lane(server.name, once, family=server.family)
+    return Lane(name or server.name, once, family=server.family)
 
 
 def _seconds(result: Result) -> float:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.peers import INSTALLED, NEWEST, Peers
@@ -22,10 +22,12 @@ __all__ = [
     "Server",
     "contenders",
     "generations",
+    "nbdkit",
     "nbdkit_file",
     "omavol_serve",
     "qemu_nbd",
     "running",
+    "secured",
     "wait_for_socket",
 ]
 
@@ -89,6 +91,12 @@ def wait_for(
     raise TimeoutError(f"nothing listens on {address} after {limit} s")
 
 
+def secured(server: Server, psk: Path, user: str) -> Server:
+    """The same server by nbds+unix, with a pre-shared key."""
+    _, _, path = server.uri.partition("socket=")
+    return replace(server, uri=f"nbds+unix://{user}@/?socket={path}&tls-psk-file={psk}")
+
+
 @contextmanager
 def running(
     argv: Sequence[str],
@@ -141,8 +149,9 @@ def nbdkit_file(image: Path, sockets: Path, *options: str, peers: Peers = INSTAL
     return nbdkit(sockets, "file", str(image), *options, peers=peers)
 
 
-def nbdkit(sockets: Path, *arguments: str, peers: Peers = INSTALLED) -> object:
-    path = sockets / f"nbdkit-{int(peers.newest)}"
+def nbdkit(sockets: Path, *arguments: str, peers: Peers = INSTALLED, apart: str = "") -> object:
+    """`apart` tells it from another of the same generation."""
+    path = sockets / f"nbdkit-{int(peers.newest)}{apart}"
     argv = peers.nbdkit("-U", path, *arguments)
     return running(argv, path, family="nbdkit", peers=peers, environment=peers.environment())
 
@@ -160,9 +169,8 @@ def qemu_nbd(
     path = sockets / f"qemu-{int(peers.newest)}"
     more = ["-B", bitmap] if bitmap else []
     mode = [] if writable else ["-r"]
-    argv = peers.command(
-        "qemu-nbd", "--persistent", "-e", "0", "-k", path, "-f", fmt, *mode, *more, *options, str(image)
-    )
+    form = ["-f", fmt] if fmt else []
+    argv = peers.command("qemu-nbd", "--persistent", "-e", "0", "-k", path, *form, *mode, *more, *options, str(image))
     return running(argv, path, family="qemu-nbd", peers=peers, environment=peers.environment())
 
 

@@ -10,7 +10,7 @@ from benchmarks.servers import generations, nbdkit_file, omavol_serve, qemu_nbd
 from omavol.nbd.client import connect
 
 CONNECTIONS = 500
-FEWER = 50
+FEWER = 40
 PAGE = 4096
 
 
@@ -31,7 +31,7 @@ def hold(name, family, start):
 
     def once():
         with start() as server, ExitStack() as stack:
-            for _ in range(20):
+            for _ in range(10):
                 stack.enter_context(connect(server.uri)).read(0, PAGE)
             before = memory(server.pid)
             for _ in range(count):

@@ -104,6 +104,7 @@ class LoadLoop:
         self,
         *,
         fds: Sequence[int] = (),
+        secured: Sequence[SecureChannel] = (),
         address: bytes | None = None,
         name: bytes = b"",
         count: int = 0,

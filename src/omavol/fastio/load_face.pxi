@@ -38,7 +38,8 @@ cdef double seconds_between(const load_timeval *begin, const load_timeval *end):
 cdef class LoadLoop:
     """One load: what is asked in, what came of it out. `run` may be called once, from one thread.
 
-    Either `fds` are negotiated nonblocking connections, which stay the caller's, or `address` (a packed struct
+    Either `fds` are negotiated nonblocking connections, which stay the caller's, with the TLS sessions of all of them in
+    `secured` (SecureChannel), or `address` (a packed struct
     sockaddr) and `name` say where `count` connections are made again and again, each asked one READ.
     """
 
@@ -46,7 +47,7 @@ cdef class LoadLoop:
     cdef object kept
 
     def __cinit__(
-        self, *, fds=(), bytes address=None, bytes name=b"", uint32_t count=0, int command=CMD_READ,
+        self, *, fds=(), secured=(), bytes address=None, bytes name=b"", uint32_t count=0, int command=CMD_READ,
         uint32_t reads=100, bint random=False, bint once=False, bint flush=False, uint32_t depth=1,
         uint64_t size=0, uint64_t length=4096, bint structured=False, uint32_t context=0,
         double seconds=3.0, double warmup=0.0, double timeout=30.0
@@ -55,7 +56,7 @@ cdef class LoadLoop:
         if load == NULL:
             raise MemoryError
         self.state = load
-        self.kept = (address, name)
+        self.kept = (address, name, tuple(secured))
         load.count, load.depth = count if address is not None else len(fds), depth
         load.command, load.reads, load.random, load.once, load.flush = <uint16_t>command, reads, random, once, flush
         load.size, load.length, load.blocks, load.context = size, length, size // length, context
@@ -65,10 +66,10 @@ cdef class LoadLoop:
         if address is not None:
             load.address, load.address_length = <const load_sockaddr *><const char *>address, <uint32_t>len(address)
             load.name, load.name_length = <const uint8_t *><const char *>name, <uint32_t>len(name)
-        self.allocate(fds, structured)
+        self.allocate(fds, secured, structured)
         self.share_out()
 
-    cdef int allocate(self, fds, bint structured) except -1:
+    cdef int allocate(self, fds, secured, bint structured) except -1:
         cdef LoadState *load = self.state
         cdef LoadConnection *c
         cdef uint32_t i, j
@@ -92,7 +93,10 @@ cdef class LoadLoop:
             c.structured = structured
             if load.address == NULL:
                 c.free_count = load.depth
-                channel_begin(&c.channel, fds[i])
+                if secured:
+                    c.channel = (<SecureChannel?>secured[i]).channel
+                else:
+                    channel_begin(&c.channel, fds[i])
             for j in range(load.depth):
                 c.free[j] = load.depth - 1 - j
         for i in range(<uint32_t>load.length):     # no run of zeroes that a server could find

@@ -34,6 +34,7 @@ cdef void load_goodbye(LoadState *load) noexcept nogil:
     encode_request(said, False, &request)
     for i in range(load.count):
         channel_send(&load.connections[i].channel, said, REQUEST_SIZE, False)
+        channel_flush(&load.connections[i].channel)
 
 
 cdef inline bint load_dials(const LoadState *load) noexcept nogil:
@@ -60,6 +61,7 @@ cdef int load_turn(LoadState *load) noexcept nogil:
     cdef uint32_t i
     cdef LoadConnection *c
     cdef int ready, due, outcome = 0
+    cdef bint buffered = False
     for i in range(load.count):
         c = &load.connections[i]
         load.polled[i].fd = c.channel.fd
@@ -68,16 +70,17 @@ cdef int load_turn(LoadState *load) noexcept nogil:
             load.polled[i].events = POLLIN | POLLOUT
         elif c.dialling == DIAL_CONNECTING:
             load.polled[i].events = POLLOUT
-    ready = poll(load.polled, load.count, load_patience(load))
+        buffered |= c.channel.tls != NULL and channel_buffered(&c.channel)
+    ready = poll(load.polled, load.count, 0 if buffered else load_patience(load))
     if ready < 0 and errno != EINTR:
         return load_fault(load, COPY_ERRNO, errno, 0, b"poll")
     load.now = copy_clock()
-    for i in range(load.count if ready > 0 else 0):
+    for i in range(load.count if ready > 0 or buffered else 0):
         c = &load.connections[i]
         if load.polled[i].revents & POLLOUT and c.blocked:
             outcome = load_transmit(load, c)
         due = load.polled[i].revents if c.dialling == DIAL_CONNECTING else load.polled[i].revents & ~POLLOUT
-        if outcome == 0 and due:
+        if outcome == 0 and (due or buffered and channel_buffered(&c.channel)):
             if c.dialling == DIAL_CONNECTING or c.dialling == DIAL_HANDSHAKE:
                 outcome = load_dialled(load, c)
             else:

@@ -32,8 +32,8 @@ cdef int load_receive(LoadState *load, LoadConnection *c) noexcept nogil:
             return load_redial(load, c)
         if c.free_count and not c.blocked and load_transmit(load, c) < 0:
             return -1
-        if <size_t>n < room:
-            return 0
+        if <size_t>n < room and c.channel.tls == NULL:
+            return 0        # a session may hold more than the socket tells of
     return 0
 
 

@@ -77,7 +77,7 @@ cdef int load_transmit(LoadState *load, LoadConnection *c) noexcept nogil:
         if c.out_sent == c.out_have and c.payload_left == 0:
             load_fill(load, c)
             if c.out_have == 0:
-                return 0
+                return load_let_out(load, c)
         if c.out_sent < c.out_have:
             n = channel_send(&c.channel, c.out + c.out_sent, c.out_have - c.out_sent, c.payload_left > 0)
             if n > 0:
@@ -92,6 +92,13 @@ cdef int load_transmit(LoadState *load, LoadConnection *c) noexcept nogil:
         if n < 0:
             return load_channel_failed(load, c, n)
         c.moved_at = load.now
+
+
+cdef inline int load_let_out(LoadState *load, LoadConnection *c) noexcept nogil:
+    """Nothing is left to say: what TLS gathered goes out; 0, or -1 with load.fault set."""
+    cdef int flushed = channel_flush(&c.channel) if c.channel.tls != NULL else 1
+    c.blocked = flushed == 0
+    return 0 if flushed >= 0 else load_channel_failed(load, c, flushed)
 
 
 cdef int load_flush(LoadState *load) noexcept nogil:

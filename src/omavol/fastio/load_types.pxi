@@ -9,8 +9,11 @@ from omavol._channel cimport (
     CHANNEL_BROKEN,
     CHANNEL_CLOSED,
     Channel,
+    SecureChannel,
     channel_begin,
+    channel_buffered,
     channel_close,
+    channel_flush,
     channel_receive,
     channel_send,
 )
