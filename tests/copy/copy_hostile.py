@@ -39,9 +39,9 @@ class Asked:
 Script = Callable[[Asked, socket.socket], bytes | None]
 
 
-def negotiate(connection: socket.socket, *, size: int = SIZE, flags: int = FLAGS) -> bytes:
+def negotiate(connection: socket.socket, *, size: int = SIZE, flags: int = FLAGS, extended: bool = False) -> bytes:
     """The server's half of the handshake; bytes that came behind it."""
-    machine = _wire.ServerMachine({b"": (size, flags, 1, 4096, 1 << 25, b"")})
+    machine = _wire.ServerMachine({b"": (size, flags, 1, 4096, 1 << 25, b"")}, compact=not extended)
     data = b""
     while True:
         todo, used, out = machine.step(data)

@@ -29,6 +29,7 @@ class Peer:
         self.socket = connected
         self.socket.settimeout(LIMIT)
         self.heard = b""
+        self.extended = False
 
     def say(self, *data: bytes) -> None:
         self.socket.sendall(b"".join(data))
@@ -53,9 +54,10 @@ class Peer:
                 self.heard += data
         return self.heard
 
-    def negotiate(self, exports=EXPORTS, **options) -> Session:
-        """Drive a good server's handshake until the client is in, or gone."""
-        session = Session(exports, flags=b"", **options)
+    def negotiate(self, exports=EXPORTS, compact: bool = True, **options) -> Session:
+        """Drive a good server's handshake until the client is in, or gone; `compact`: without extended headers."""
+        session = Session(exports, flags=b"", compact=compact, **options)
+        self.extended = not compact
         self.say(session.greeting)
         while not (session.transmits or session.closed):
             data = self.socket.recv(65536)
@@ -66,7 +68,7 @@ class Peer:
         return session
 
     def request(self) -> Request:
-        request = parse_request(self.hear(28))
+        request = parse_request(self.hear(32 if self.extended else 28), self.extended)
         assert request is not None
         return request
 

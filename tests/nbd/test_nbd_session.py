@@ -115,16 +115,17 @@ def test_bytes_nobody_asked_for_are_a_breach(scripted):
 ANSWERS = answer(7, 3, struct.pack(">HQH", 0, 512, 1)) + answer(7, 1) + b"surprise"
 
 
-def test_C27_structured_replies_demanded_and_not_offered(scripted):
+@pytest.mark.parametrize("demanded", ["structured", "extended"])
+def test_C27_what_was_demanded_and_is_not_offered_is_no_connection(scripted, demanded):
     def script(peer):
         peer.say(GREETING)
         peer.hear(4)
-        number, _ = peer.hear_option()
-        peer.say(answer(number, 2**31 + 1))
-        peer.hear_end()
+        while True:
+            number, _ = peer.hear_option()
+            peer.say(answer(number, 2**31 + 1))
 
-    with pytest.raises(Downgraded):
-        connect(scripted(script), timeout=1, structured=Wish.DEMANDED)
+    with pytest.raises(Downgraded, match=demanded):
+        connect(scripted(script), timeout=5, **{demanded: Wish.DEMANDED})
 
 
 def test_an_unknown_export_is_named_and_the_session_left_by_abort(scripted):

@@ -40,6 +40,7 @@ class End:
     minimum: int = 1
     maximum: int = 1 << 25
     structured: bool = False
+    extended: bool = False
     contexts: Mapping[str, int] = field(default_factory=dict)
     empty: bool = False
     near: bool = True
@@ -188,6 +189,7 @@ def _connect(name: str, side: str, connections: int, timeout: float, contexts: S
         export.minimum,
         export.maximum,
         export.structured,
+        export.extended,
         export.contexts,
         near=first.uri.socket is not None,
     )

@@ -23,7 +23,9 @@ def allocation_of(end: End, timeout: float, side: str = "source") -> list[tuple[
             return None  # no holes to look for; on tmpfs the look costs 17 ms a GiB
         extents, fault = _fastio.file_extents(end.fds[0], end.size)
     elif ALLOCATION in end.contexts:
-        extents, fault = _fastio.block_status(end.fds[0], end.contexts[ALLOCATION], end.size, timeout)
+        extents, fault = _fastio.block_status(
+            end.fds[0], end.contexts[ALLOCATION], end.size, timeout, extended=end.extended
+        )
     else:
         return None
     if extents is None:
@@ -41,7 +43,7 @@ def changed_extents(end: End, context: str, timeout: float) -> list[tuple[int, i
             side="source",
             advice="Export the bitmap by name: qemu-nbd -B NAME, or block-export-add with bitmaps.",
         )
-    extents, fault = _fastio.block_status(end.fds[0], end.contexts[context], end.size, timeout)
+    extents, fault = _fastio.block_status(end.fds[0], end.contexts[context], end.size, timeout, extended=end.extended)
     if extents is None:
         assert fault is not None
         raise CopyError.of(fault, {"source": end.name}, timeout)

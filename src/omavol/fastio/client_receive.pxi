@@ -26,7 +26,7 @@ cdef int receive_replies(CopyState *c, CopyConnection *connection) noexcept nogi
         parts[1].iov_len = RECEIVE_ROOM - connection.have
         if connection.payload_left:         # `in_` is empty then
             parts[0].iov_base, parts[0].iov_len = connection.into, connection.payload_left
-            parts[1].iov_len = CHUNK_SIZE + 8
+            parts[1].iov_len = EXTENDED_CHUNK_SIZE + 8
             message.msg_iovlen = 2
         else:
             parts[0] = parts[1]
@@ -93,7 +93,7 @@ cdef int parse_one(CopyState *c, CopyConnection *connection, const uint8_t *data
     cdef Reply reply
     cdef CopyFlight *flight
     cdef int32_t index
-    cdef Parsed parsed = parse_reply(data, have, FORM_STRUCTURED if end.structured else FORM_SIMPLE, &reply)
+    cdef Parsed parsed = parse_reply(data, have, end.form, &reply)
     if parsed == NEED_MORE:
         return 0
     if parsed == BAD_MAGIC:
@@ -104,7 +104,7 @@ cdef int parse_one(CopyState *c, CopyConnection *connection, const uint8_t *data
     flight = &c.flights[index]
     if reply.structured:
         return parse_chunk(c, connection, &reply, index, data, have)
-    if end.structured and flight.type == CMD_READ:
+    if end.form != FORM_SIMPLE and flight.type == CMD_READ:
         return copy_breach(c, connection, flight.offset, b"a simple reply to READ, structured ones were agreed")
     flight.error = reply.error
     if reply.error or flight.type != CMD_READ:
@@ -124,7 +124,8 @@ cdef void content_comes(
 cdef int parse_chunk(
     CopyState *c, CopyConnection *connection, const Reply *reply, int32_t index, const uint8_t *data, uint32_t have
 ) noexcept nogil:
-    """One chunk of a structured reply, as parse_one."""
+    """One chunk of a structured or extended reply, as parse_one."""
+    cdef uint32_t header = <uint32_t>chunk_size(reply.extended)
     cdef CopyFlight *flight = &c.flights[index]
     cdef bint last = reply.flags & REPLY_DONE
     cdef Request request
@@ -135,19 +136,19 @@ cdef int parse_chunk(
     if not judge_chunk(reply, &request):
         return copy_breach(c, connection, flight.offset, b"a chunk that cannot answer this request")
     if reply.type == CHUNK_NONE:
-        return -1 if last and reply_done(c, connection, index) < 0 else CHUNK_SIZE
+        return -1 if last and reply_done(c, connection, index) < 0 else <int>header
     fixed = 8 if reply.type == CHUNK_OFFSET_DATA else 12 if reply.type == CHUNK_OFFSET_HOLE else 6
-    if have < CHUNK_SIZE + fixed:
+    if have < header + fixed:
         return 0
-    data += CHUNK_SIZE
+    data += header
     if reply.type & 0x8000:
         if be32(data) == 0:
             return copy_breach(c, connection, flight.offset, b"an error chunk without an error")
         flight.error = be32(data)
-        connection.skip_left = reply.length - fixed
-        return -1 if last and reply_done(c, connection, index) < 0 else <int>(CHUNK_SIZE + fixed)
+        connection.skip_left = <uint32_t>reply.length - fixed       # judged to be short
+        return -1 if last and reply_done(c, connection, index) < 0 else <int>(header + fixed)
     offset = be64(data)
-    length = reply.length - 8 if reply.type == CHUNK_OFFSET_DATA else be32(data + 8)
+    length = <uint32_t>(reply.length - 8) if reply.type == CHUNK_OFFSET_DATA else be32(data + 8)
     if length == 0 or offset < flight.offset or offset - flight.offset > flight.length \
             or length > flight.length - (offset - flight.offset):
         return copy_breach(c, connection, flight.offset, b"content outside the request")
@@ -156,9 +157,9 @@ cdef int parse_chunk(
         return copy_breach(c, connection, flight.offset, b"content that overlaps earlier content")
     if reply.type == CHUNK_OFFSET_HOLE:
         memset(flight.data + offset, 0, length)
-        return -1 if last and reply_done(c, connection, index) < 0 else <int>(CHUNK_SIZE + fixed)
+        return -1 if last and reply_done(c, connection, index) < 0 else <int>(header + fixed)
     content_comes(connection, index, flight.data + offset, length, last)
-    return CHUNK_SIZE + fixed
+    return <int>(header + fixed)
 
 
 cdef bint cover_flight(CopyFlight *flight, uint32_t start, uint32_t length) noexcept nogil:

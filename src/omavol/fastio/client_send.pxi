@@ -82,18 +82,19 @@ cdef int32_t queue_request(
 
 cdef void gather_requests(CopyState *c, CopyConnection *connection) noexcept nogil:
     """Encode queued requests into `out`: up to SEND_ROOM bytes, or up to and with the header of the next WRITE."""
+    cdef bint extended = end_of(c, connection).form == FORM_EXTENDED
     cdef Request request
     cdef CopyFlight *flight
     cdef int32_t index
     connection.out_have = connection.out_sent = 0
-    while connection.head != NOTHING and connection.out_have + REQUEST_SIZE <= SEND_ROOM:
+    while connection.head != NOTHING and connection.out_have + request_size(extended) <= SEND_ROOM:
         index = connection.head
         flight = &c.flights[index]
         connection.head = flight.next
         request.flags, request.type = flight.flags, flight.type
         request.cookie = <uint64_t>flight.generation << 32 | <uint32_t>index
         request.offset, request.length = flight.offset, flight.length
-        connection.out_have += <uint32_t>encode_request(connection.out + connection.out_have, False, &request)
+        connection.out_have += <uint32_t>encode_request(connection.out + connection.out_have, extended, &request)
         if flight.type == CMD_WRITE:
             flight.state = FLIGHT_SENDING
             connection.sending, connection.payload_sent = index, 0
@@ -213,11 +214,12 @@ cdef void finish_sending(CopyState *c, CopyConnection *connection) noexcept nogi
 cdef void say_goodbye(CopyEnd *end) noexcept nogil:
     """DISC on every connection with nothing in flight; best effort, the socket is closed right after (C8)."""
     cdef Request request
-    cdef uint8_t out[REQUEST_SIZE]
+    cdef uint8_t out[EXTENDED_REQUEST_SIZE]
+    cdef size_t length
     cdef int i
     memset(&request, 0, sizeof(request))
     request.type = CMD_DISC
-    encode_request(out, False, &request)
+    length = encode_request(out, end.form == FORM_EXTENDED, &request)
     for i in range(end.count):
         if end.connections[i].outstanding == 0:
-            send(end.connections[i].fd, out, REQUEST_SIZE, MSG_DONTWAIT | MSG_NOSIGNAL)
+            send(end.connections[i].fd, out, length, MSG_DONTWAIT | MSG_NOSIGNAL)

@@ -2,7 +2,7 @@
 
 cdef enum:
     STATUS_MOST = 0x7ff00000    # bytes asked about at once: fits an int, a multiple of every legal block size
-    REPLY_MOST = (1 << 23) + 64     # 2^20 descriptors
+    REPLY_MOST = (1 << 24) + 64     # 2^20 descriptors of 64 bits
 
 
 cdef struct CopyExtent:
@@ -13,6 +13,13 @@ cdef struct CopyExtents:
     CopyExtent *items
     size_t count, room
 
+
+cdef struct StatusQuestion:     # about a whole export of `size` bytes, in one context
+    int fd
+    Form form
+    uint32_t context
+    uint64_t size
+    int64_t timeout             # nanoseconds
 
 cdef int add_copy_extent(CopyExtents *extents, uint64_t offset, uint64_t length, uint32_t flags) noexcept nogil:
     """Append, or lengthen the last one if it touches and says the same; 0, or -1 without memory."""
@@ -68,61 +75,94 @@ cdef int status_breach(CopyFault *fault, const char *text) noexcept nogil:
     return -1
 
 
-cdef int ask_status(
-    int fd, uint32_t context, uint64_t offset, uint32_t length, uint8_t *buffer, int64_t timeout,
+cdef int next_status_chunk(
+    StatusQuestion *ask, const Request *request, uint8_t *buffer, Reply *reply, CopyFault *fault
+) noexcept nogil:
+    """One reply to the question, header checked and payload in `buffer`; 0, or -1 with the fault."""
+    cdef size_t head = chunk_size(True) if ask.form == FORM_EXTENDED else SIMPLE_REPLY_SIZE
+    cdef Parsed parsed
+    if exchange(ask.fd, buffer, head, False, ask.timeout, fault) < 0:
+        return -1
+    parsed = parse_reply(buffer, head, ask.form, reply)
+    if parsed == NEED_MORE:
+        if exchange(ask.fd, buffer + head, CHUNK_SIZE - head, False, ask.timeout, fault) < 0:
+            return -1
+        parsed = parse_reply(buffer, CHUNK_SIZE, ask.form, reply)
+    if parsed != PARSED:
+        return status_breach(fault, b"a reply with a wrong magic")
+    if reply.cookie != request.cookie or not judge_chunk(reply, request) or reply.length > REPLY_MOST:
+        return status_breach(fault, b"a chunk that cannot answer this request")
+    if exchange(ask.fd, buffer, <size_t>reply.length, False, ask.timeout, fault) < 0:
+        return -1
+    if not reply.structured and reply.error or reply.type & 0x8000:
+        fault.kind, fault.code = COPY_ANSWERED, <int>(be32(buffer) if reply.structured else reply.error)
+        snprintf(fault.text, sizeof(fault.text), "block status")
+        return -1
+    return 0
+
+
+cdef int take_descriptors(
+    StatusQuestion *ask, const Request *request, const uint8_t *payload, uint64_t length, bint wide,
     CopyExtents *extents, uint64_t *reached, CopyFault *fault
+) noexcept nogil:
+    """The descriptors of one context: none empty, in the request but for the last, in the export (C26, X45 to X48).
+
+    Of a status of 64 bits the lower half is kept: of the contexts asked about here no bit beyond is known (C3).
+    """
+    cdef uint64_t i = 8 if wide else 4, size
+    cdef uint32_t status
+    if wide and be32(payload + 4) != (length - 8) // EXTENDED_DESCRIPTOR_SIZE:
+        return status_breach(fault, b"extents that are miscounted")
+    while i < length:
+        size = be64(payload + i) if wide else be32(payload + i)
+        status = be32(payload + i + (12 if wide else 4))
+        if size == 0:
+            return status_breach(fault, b"an empty extent")
+        if reached[0] >= request.offset + request.length:
+            return status_breach(fault, b"extents past the request")
+        if size > ask.size - reached[0]:
+            return status_breach(fault, b"an extent past the end of the export")
+        if add_copy_extent(extents, reached[0], size, status) < 0:
+            fault.kind, fault.code = COPY_ERRNO, ENOMEM
+            return -1
+        reached[0] += size
+        i += EXTENDED_DESCRIPTOR_SIZE if wide else DESCRIPTOR_SIZE
+    return 0
+
+
+cdef int ask_status(
+    StatusQuestion *ask, uint64_t offset, uint8_t *buffer, CopyExtents *extents, uint64_t *reached, CopyFault *fault
 ) noexcept nogil:
     """One BLOCK_STATUS with its whole reply; moves `reached` to where the knowledge ends; 0, or -1 with the fault."""
     cdef Request request
     cdef Reply reply
-    cdef uint32_t i, size
-    cdef bint last = False
+    cdef size_t length
+    cdef bint last = False, wide
     fault.offset = reached[0] = offset
-    request.flags, request.type, request.cookie = 0, CMD_BLOCK_STATUS, offset
-    request.offset, request.length = offset, length
-    encode_request(buffer, False, &request)
-    if exchange(fd, buffer, REQUEST_SIZE, True, timeout, fault) < 0:
+    request.flags, request.type, request.cookie, request.offset = 0, CMD_BLOCK_STATUS, offset, offset
+    request.length = ask.size - offset
+    if ask.form != FORM_EXTENDED and request.length > STATUS_MOST:
+        request.length = STATUS_MOST
+    length = encode_request(buffer, ask.form == FORM_EXTENDED, &request)
+    if exchange(ask.fd, buffer, length, True, ask.timeout, fault) < 0:
         return -1
     while not last:
-        if exchange(fd, buffer, SIMPLE_REPLY_SIZE, False, timeout, fault) < 0:
-            return -1
-        if parse_reply(buffer, SIMPLE_REPLY_SIZE, FORM_STRUCTURED, &reply) == NEED_MORE:
-            if exchange(fd, buffer + SIMPLE_REPLY_SIZE, CHUNK_SIZE - SIMPLE_REPLY_SIZE, False, timeout, fault) < 0:
-                return -1
-            parse_reply(buffer, CHUNK_SIZE, FORM_STRUCTURED, &reply)
-        elif be32(buffer) != SIMPLE_MAGIC:
-            return status_breach(fault, b"a reply with a wrong magic")
-        if reply.cookie != offset or not judge_chunk(&reply, &request) or reply.length > REPLY_MOST:
-            return status_breach(fault, b"a chunk that cannot answer this request")
-        if exchange(fd, buffer, reply.length, False, timeout, fault) < 0:
+        if next_status_chunk(ask, &request, buffer, &reply, fault) < 0:
             return -1
         last = reply.flags & REPLY_DONE
-        if not reply.structured and reply.error or reply.type & 0x8000:
-            fault.kind, fault.code = COPY_ANSWERED, <int>(be32(buffer) if reply.structured else reply.error)
-            snprintf(fault.text, sizeof(fault.text), "block status")
-            return -1
-        if reply.type != CHUNK_BLOCK_STATUS or be32(buffer) != context:
+        wide = reply.type == CHUNK_BLOCK_STATUS_EXT
+        if not wide and reply.type != CHUNK_BLOCK_STATUS or be32(buffer) != ask.context:
             continue
-        i = 4
-        while i < reply.length:
-            size = be32(buffer + i)
-            if size == 0:
-                return status_breach(fault, b"an empty extent")
-            if reached[0] >= offset + length:
-                return status_breach(fault, b"extents past the request")
-            if add_copy_extent(extents, reached[0], size, be32(buffer + i + 4)) < 0:
-                fault.kind, fault.code = COPY_ERRNO, ENOMEM
-                return -1
-            reached[0] += size
-            i += DESCRIPTOR_SIZE
+        if reached[0] != offset:
+            return status_breach(fault, b"a context that is described twice")
+        if take_descriptors(ask, &request, buffer, reply.length, wide, extents, reached, fault) < 0:
+            return -1
     if reached[0] == offset:
         return status_breach(fault, b"block status without extents")
     return 0
 
 
-cdef int ask_all_status(
-    int fd, uint32_t context, uint64_t size, int64_t timeout, CopyExtents *extents, CopyFault *fault
-) noexcept nogil:
+cdef int ask_all_status(StatusQuestion *ask, CopyExtents *extents, CopyFault *fault) noexcept nogil:
     """Block status of the whole export, one request after the other; 0, or -1 with the fault set."""
     cdef uint8_t *buffer = <uint8_t *>malloc(REPLY_MOST)
     cdef uint64_t offset = 0
@@ -130,10 +170,8 @@ cdef int ask_all_status(
     if buffer == NULL:
         fault.kind, fault.code = COPY_ERRNO, ENOMEM
         return -1
-    while offset < size and outcome == 0:
-        outcome = ask_status(
-            fd, context, offset, <uint32_t>min(size - offset, STATUS_MOST), buffer, timeout, extents, &offset, fault
-        )
+    while offset < ask.size and outcome == 0:
+        outcome = ask_status(ask, offset, buffer, extents, &offset, fault)
     free(buffer)
     return outcome
 
@@ -182,20 +220,22 @@ cdef object status_outcome(int outcome, CopyExtents *extents, CopyFault *fault):
     return None, fault_as_tuple(fault)
 
 
-def block_status(int fd, uint32_t context, uint64_t size, double timeout=60.0, int side=SOURCE):
+def block_status(int fd, uint32_t context, uint64_t size, double timeout=60.0, int side=SOURCE, bint extended=False):
     """Block status of a whole export in one context: ([(offset, length, flags)], None) or (None, fault).
 
     `fd` is a negotiated connection with nothing in flight; it has nothing in flight afterwards either.
     """
+    cdef StatusQuestion ask
     cdef CopyExtents extents
     cdef CopyFault fault
     cdef int outcome
-    cdef int64_t limit = <int64_t>(timeout * 1e9)
+    ask.fd, ask.form, ask.context, ask.size = fd, FORM_EXTENDED if extended else FORM_STRUCTURED, context, size
+    ask.timeout = <int64_t>(timeout * 1e9)
     memset(&extents, 0, sizeof(extents))
     memset(&fault, 0, sizeof(fault))
     fault.side = side
     with nogil:
-        outcome = ask_all_status(fd, context, size, limit, &extents, &fault)
+        outcome = ask_all_status(&ask, &extents, &fault)
     return status_outcome(outcome, &extents, &fault)
 
 

@@ -26,7 +26,8 @@ cdef int set_end(CopyEnd *end, CopySide side, object facts, uint32_t request_mos
     cdef uint32_t maximum = facts.maximum
     cdef CopyConnection *connection
     end.kind, end.size, end.flags = COPY_KINDS[facts.kind], facts.size, facts.flags
-    end.minimum, end.structured = max(1, facts.minimum), facts.structured
+    end.minimum = max(1, facts.minimum)
+    end.form = FORM_EXTENDED if facts.extended else FORM_STRUCTURED if facts.structured else FORM_SIMPLE
     end.request_most = max(end.minimum, min(request_most, maximum) & ~(end.minimum - 1))
     if len(facts.fds) > MOST_CONNECTIONS:
         raise ValueError(f"at most {MOST_CONNECTIONS} connections")
@@ -162,7 +163,7 @@ cdef class CopyLoop:
 
     @property
     def lost(self):
-        """The sides whose connections are lost, where that is the fault: made anew, the copy can go on with what is due.
+        """The sides whose connections are lost, where that is the fault; made anew, the copy goes on with what is due.
 
         The connections of a side that is not named are at rest: another loop may use them.
         """

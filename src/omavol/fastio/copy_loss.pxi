@@ -1,9 +1,9 @@
 # A connection that is lost: what is due again, and how the other end is left in peace (NBD.md, C5).
 #
-# What the destination acknowledged is durable once a FLUSH that was sent afterwards is answered by the same server; over
-# plain NBD nobody can tell whether it is the same after a reconnect. So everything acknowledged since the last answered
-# FLUSH is kept by range, and is due again when the destination is lost, with what was under way. On the way a FLUSH
-# bounds how much that is. Whoever called makes the connection anew and runs another loop over what is due.
+# What the destination acknowledged is durable once a FLUSH that was sent afterwards is answered by the same server;
+# over plain NBD nobody can tell whether it is the same after a reconnect. So everything acknowledged since the last
+# answered FLUSH is kept by range, and is due again when the destination is lost, with what was under way. On the way a
+# FLUSH bounds how much that is. Whoever called makes the connection anew and runs another loop over what is due.
 
 cdef enum:
     FLUSH_SECONDS = 30          # between two flushes on the way

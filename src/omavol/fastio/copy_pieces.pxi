@@ -23,7 +23,7 @@ cdef int begin_piece(CopyState *c) noexcept nogil:
     cdef uint64_t left = item.length - c.work_done
     cdef uint32_t most = c.piece_size
     if item.kind == WORK_ZERO and can_zero(c):
-        most = ZERO_MOST
+        most = ZERO_MOST_EXTENDED if c.destination.form == FORM_EXTENDED else ZERO_MOST
     piece.kind, piece.offset = <uint8_t>item.kind, item.offset + c.work_done
     piece.length = most - <uint32_t>(piece.offset & (most - 1))
     if piece.length > left:

@@ -33,8 +33,9 @@ cdef enum:
     MOST_CONNECTIONS = 16
     DIGEST_PIECE = 1 << 20
     ZERO_MOST = 1 << 27         # the longest WRITE_ZEROES: a peer that must write it out still answers in time
+    ZERO_MOST_EXTENDED = 1 << 30    # with extended headers, whose servers are made for long ones
     RECEIVE_ROOM = 512          # headers taken in bulk; payload received into it is copied once more
-    SEND_ROOM = 28 * 64         # requests without payload sent at once
+    SEND_ROOM = 32 * 64         # requests without payload sent at once
     WARM_LOAD = 1 << 19         # bytes a connection to the destination is given before the next one gets any
     SPANS_MOST = 4096           # disjoint pieces of one reply; more is an attack
     NOTHING = -1
@@ -110,7 +111,7 @@ cdef struct CopyEnd:
     int fd                      # END_FILE
     uint64_t size
     uint32_t flags, minimum, request_most
-    bint structured
+    Form form                   # of headers
     bint lost                   # a connection is gone, or of no more use
     int count
     CopyConnection connections[MOST_CONNECTIONS]

@@ -13,7 +13,7 @@ from omavol._fastio import LoadLoop
 from omavol.load.times import Times
 from omavol.nbd.client import ALLOCATION, connect
 from omavol.nbd.errors import Breach, Disconnected, NbdError, NotAllowed, NotOffered, RequestFailed, TimedOut
-from omavol.nbd.handshake import Export
+from omavol.nbd.handshake import Export, Wish
 from omavol.nbd.uri import Uri, parse
 from omavol.nbd.wire import Command, Error, TransmissionFlag
 
@@ -101,7 +101,7 @@ def run(load: Load) -> Result:
     """Do the whole load; an NbdError says why it could not begin or go on."""
     uri = parse(load.uri)
     _check(load)
-    with connect(uri, timeout=load.timeout) as first:
+    with connect(uri, timeout=load.timeout, extended=Wish.NEVER) as first:
         export = first.export
         _fits(load, export, uri)
         if load.operation == "connect":
@@ -149,7 +149,7 @@ def _connections(load: Load, uri: Uri, first: int, export: Export) -> Iterator[l
     fds = [first]
     try:
         for _ in range(load.connections - 1):
-            another = connect(uri, timeout=load.timeout)
+            another = connect(uri, timeout=load.timeout, extended=Wish.NEVER)
             fds.append(another.detach())
             if (another.export.size, another.structured) != (export.size, export.structured):
                 raise Breach(f"{uri.place}: another connection to export {export.name!r} shows another size")

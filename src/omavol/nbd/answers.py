@@ -24,6 +24,7 @@ Descriptors = dict[str, list[tuple[int, int]]]  # (length, status) of each conte
 
 _ALLOCATION_BITS = 3  # the bits of base:allocation that have a meaning; others are ignored (C3)
 _MOST_DESCRIPTORS = 1 << 20  # X49
+_PAIR, _WIDE_PAIR = struct.Struct(">II"), struct.Struct(">QQ")  # length, status
 _MOST_RUNS = 1 << 16  # of one read, which has at most 2048 sectors of 512 bytes; more is an attack on our memory
 _ERROR_BIT = 0x8000
 
@@ -72,9 +73,7 @@ class Answer:
             self._simple(reply)
             if not reply.error:
                 yield from self._simple_payload()
-        elif not _wire.judge_chunk_header(
-            reply.flags, reply.type, reply.length, self.request.type, self.request.length
-        ):
+        elif not self._may_be(reply):
             raise self._breach(f"sent a chunk of type {reply.type} and length {reply.length}, which cannot be")
         elif reply.type & _ERROR_BIT:
             yield from self._error(reply)
@@ -84,6 +83,13 @@ class Answer:
         if complete and self.failure is None:
             self._complete()
         return complete
+
+    def _may_be(self, reply: Reply) -> bool:
+        """Whether the chunk's type and length can answer the request; an extended one repeats its offset (X60)."""
+        begin = reply.offset if reply.extended else None
+        return _wire.judge_chunk_header(
+            reply.flags, reply.type, reply.length, self.request.type, self.request.length, begin, self.request.offset
+        )
 
     def _payload(self, reply: Reply) -> Iterator[memoryview]:
         """The payload of a content chunk; none answers this command, and _wire has refused it already."""
@@ -194,25 +200,30 @@ class StatusAnswer(Answer):
         self._names = {identity: name for name, identity in export.contexts.items()}
 
     def _payload(self, reply: Reply) -> Iterator[memoryview]:
-        if reply.length > 4 + 8 * _MOST_DESCRIPTORS:
-            raise self._breach("described more than 2^20 extents at once")
+        """A status chunk; an extended one says how many descriptors it has, and these are of 64 bits (X61)."""
+        fixed, pair = (8, _WIDE_PAIR) if reply.type == Chunk.BLOCK_STATUS_EXT else (4, _PAIR)
+        count, rest = divmod(reply.length - fixed, pair.size)
+        if rest or not 0 < count <= _MOST_DESCRIPTORS:
+            raise self._breach(f"described {count} extents at once, or half a one")
         payload = bytearray(reply.length)
         yield memoryview(payload)
+        if fixed == 8 and int.from_bytes(payload[4:8]) != count:
+            raise self._breach("miscounted the extents of a chunk")
         name = self._names.get(int.from_bytes(payload[:4]))
         if name is None or name in self.found:
             raise self._breach("described a context that was not selected, or one twice")
-        self.found[name] = self._descriptors(name, memoryview(payload)[4:])
+        self.found[name] = self._descriptors(name, list(pair.iter_unpack(memoryview(payload)[fixed:])))
 
-    def _descriptors(self, name: str, payload: memoryview) -> list[tuple[int, int]]:
+    def _descriptors(self, name: str, pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Extents make progress, stay in the export, and end in the request but for the last (C26, X45 to X48)."""
-        pairs = list(struct.iter_unpack(">II", payload))
         at, end = self.request.offset, self.request.offset + self.request.length
         for number, (length, _) in enumerate(pairs):
             at += length
             if not length or at > self._export.size or (at >= end and number < len(pairs) - 1):
                 raise self._breach(f"sent block status of {name} with an empty extent, or past the end")
-        mask = _ALLOCATION_BITS if name == "base:allocation" else 0xFFFFFFFF
-        return [(length, status & mask) for length, status in pairs]
+        if name == "base:allocation":
+            return [(length, status & _ALLOCATION_BITS) for length, status in pairs]
+        return pairs
 
     def _complete(self) -> None:
         if len(self.found) != len(self._names):

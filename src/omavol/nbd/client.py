@@ -32,11 +32,17 @@ def connect(
     *,
     timeout: float = TIMEOUT,
     structured: Wish = Wish.OFFERED,
+    extended: Wish = Wish.OFFERED,
     contexts: Sequence[str] = (ALLOCATION,),
 ) -> Connection:
-    """Connect to the export of a URI and enter it; `contexts` are selected where the server has them."""
+    """Connect to the export of a URI and enter it; `contexts` are selected where the server has them.
+
+    `timeout` is seconds, for the connect, each question of the handshake and each request. `structured` and `extended`
+    say how much structured replies and extended headers are wanted: what is DEMANDED and not offered is Downgraded
+    (C27). Errors: BadUri, ConnectFailed, TimedOut, UnknownExport, Refused, Disconnected, Breach.
+    """
     where = parse(uri) if isinstance(uri, str) else uri
-    negotiation = negotiate(where, timeout=timeout, structured=structured, contexts=contexts)
+    negotiation = negotiate(where, timeout=timeout, structured=structured, extended=extended, contexts=contexts)
     try:
         return negotiation.go(where.export)
     except BaseException:
@@ -49,17 +55,20 @@ def negotiate(
     *,
     timeout: float = TIMEOUT,
     structured: Wish = Wish.OFFERED,
+    extended: Wish = Wish.OFFERED,
     contexts: Sequence[str] = (ALLOCATION,),
 ) -> Negotiation:
-    """Connect to a server without entering an export."""
+    """Connect to a server without entering an export; arguments and errors are those of `connect`."""
     where = parse(uri) if isinstance(uri, str) else uri
-    machine = _machine(structured, contexts)
+    machine = _machine(structured, extended, contexts)
     return Negotiation(Transport.connect(where, timeout), where, machine)
 
 
-def _machine(structured: Wish, contexts: Sequence[str]) -> _wire.ClientMachine:
+def _machine(structured: Wish, extended: Wish, contexts: Sequence[str]) -> _wire.ClientMachine:
+    if structured == Wish.NEVER and extended == Wish.OFFERED:
+        extended = Wish.NEVER  # they bring replies in chunks with them
     try:
-        return _wire.ClientMachine(structured, [name.encode() for name in contexts])
+        return _wire.ClientMachine(structured, [name.encode() for name in contexts], extended=extended)
     except ValueError as error:
         raise NotAllowed(
             "a meta context is named by at most 4096 bytes of UTF-8, and at most 8 are selected"
@@ -102,8 +111,13 @@ class Negotiation:
 
     @property
     def structured(self) -> bool:
-        """Whether structured replies are agreed; known after the first answer."""
+        """Whether replies come in chunks, by structured replies or extended headers; known after the first answer."""
         return bool(self._machine.agreed["structured"])
+
+    @property
+    def extended(self) -> bool:
+        """Whether extended headers are agreed; known after the first answer."""
+        return bool(self._machine.agreed["extended"])
 
     def exports(self) -> tuple[Listed, ...]:
         """Every export of the server, as far as it tells."""
@@ -209,6 +223,7 @@ class Negotiation:
             size=size,
             flags=TransmissionFlag(flags),
             structured=self.structured,
+            extended=self.extended,
             minimum=minimum or 1,
             preferred=preferred or 4096,
             maximum=maximum or DEFAULT_MAXIMUM,

@@ -14,7 +14,7 @@ from omavol.nbd.answers import DataAnswer, Descriptors, Run, StatusAnswer, chunk
 from omavol.nbd.errors import Disconnected, NbdError, ServerShutsDown
 from omavol.nbd.extents import Extent, Walk
 from omavol.nbd.handshake import Export
-from omavol.nbd.requests import Readable, Writable, flags_of, pieces, view_of
+from omavol.nbd.requests import Readable, Writable, at_once, flags_of, pieces, view_of
 from omavol.nbd.session import Flight, Session
 from omavol.nbd.transport import Transport
 from omavol.nbd.uri import Uri
@@ -140,7 +140,7 @@ class Connection:
         A server may describe less than was asked, never nothing (C26). With `one` exactly one descriptor is asked.
         BLOCK_STATUS; NotOffered where no context is selected.
         """
-        answer = self._ask(Command.BLOCK_STATUS, offset, length, flags_of(one=one)).answer
+        answer = self._ask(Command.BLOCK_STATUS, offset, at_once(length, self.export), flags_of(one=one)).answer
         assert isinstance(answer, StatusAnswer)
         return answer.found
 

@@ -14,7 +14,6 @@ from omavol.nbd.wire import Allocation
 
 __all__ = ["Extent", "NotMapped", "Total", "Walk", "of_file", "totals"]
 
-_SPAN = 1024 * 1024 * 1024  # bytes of one block status request; a power of two, so a multiple of every block size
 _HOLE = int(Allocation.HOLE | Allocation.ZERO)
 
 
@@ -53,7 +52,7 @@ class Walk:
 
     def ask(self) -> tuple[int, int] | None:
         """(offset, length) of the next request; None when all is known."""
-        return (self._at, min(self._end - self._at, _SPAN)) if self._at < self._end else None
+        return (self._at, self._end - self._at) if self._at < self._end else None
 
     def take(self, answer: Mapping[str, Sequence[tuple[int, int]]]) -> None:
         """The descriptors of one answer."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from omavol.nbd.errors import Breach, NbdError, NotFixed, Refused, UnknownExport
-from omavol.nbd.wire import DEFAULT_MAXIMUM, OptionError, TransmissionFlag
+from omavol.nbd.wire import DEFAULT_MAXIMUM, Form, OptionError, TransmissionFlag
 
 __all__ = ["Export", "Fault", "Goal", "Listed", "Next", "Seen", "Tls", "Wish", "breach", "refusal"]
 
@@ -125,7 +125,10 @@ class Listed:
 
 @dataclass(frozen=True)
 class Export:
-    """What a server tells of an export: sizes in bytes; `block_sizes_told` is False where they are the defaults."""
+    """What a server tells of an export: sizes in bytes; `block_sizes_told` is False where they are the defaults.
+
+    `structured`: replies come in chunks. `extended`: headers are extended, with lengths of 64 bits.
+    """
 
     name: str
     size: int
@@ -138,6 +141,12 @@ class Export:
     canonical_name: str | None = None
     description: str | None = None
     contexts: dict[str, int] = field(default_factory=dict)
+    extended: bool = False
+
+    @property
+    def form(self) -> Form:
+        """How headers look on a connection to it."""
+        return Form.EXTENDED if self.extended else Form.STRUCTURED if self.structured else Form.SIMPLE
 
     @property
     def read_only(self) -> bool:

@@ -8,7 +8,7 @@ from omavol.nbd.errors import NotAllowed, NotOffered
 from omavol.nbd.handshake import Export
 from omavol.nbd.wire import Command, CommandFlag, TransmissionFlag
 
-__all__ = ["Readable", "Writable", "check", "flags_of", "pieces", "view_of"]
+__all__ = ["Readable", "Writable", "at_once", "check", "flags_of", "pieces", "view_of"]
 
 Readable = bytes | bytearray | memoryview
 Writable = bytearray | memoryview
@@ -76,15 +76,23 @@ def check(command: Command, offset: int, length: int, flags: CommandFlag, export
         raise NotAllowed(f"{length} bytes at {offset} are no multiple of the block size {export.minimum}")
 
 
+def at_once(length: int, export: Export) -> int:
+    """How much of a range one request without payload can be about: all where headers are extended, else 1 GiB."""
+    return length if export.extended else min(length, _SPAN)
+
+
 def pieces(command: Command, offset: int, length: int, export: Export) -> Iterator[tuple[int, int]]:
-    """(offset, length) of the requests that a range takes: payload within the maximum (C16), effect within 32 bits.
+    """(offset, length) of the requests that a range takes.
+
+    Payload goes within the maximum (C16), effect without payload within 32 bits, or in one where headers are extended.
 
     >>> from omavol.nbd.handshake import Export
     >>> disk = Export("", 4096, TransmissionFlag.HAS_FLAGS, structured=True, minimum=512, maximum=1024)
     >>> list(pieces(Command.READ, 512, 2048, disk))
     [(512, 1024), (1536, 1024)]
     """
-    most = min(_PIECE, export.maximum) if command in (Command.READ, Command.WRITE) else _SPAN
+    with_payload = command in (Command.READ, Command.WRITE)
+    most = min(_PIECE, export.maximum) if with_payload else at_once(length, export)
     most = max(most - most % export.minimum, export.minimum)
     for at in range(offset, offset + length, most):
         yield at, min(most, offset + length - at)

@@ -17,7 +17,7 @@ from omavol.nbd.answers import Answer, DataAnswer, StatusAnswer
 from omavol.nbd.errors import Breach, Disconnected, NbdError, ServerShutsDown
 from omavol.nbd.handshake import Export
 from omavol.nbd.requests import check
-from omavol.nbd.wire import SIMPLE_REPLY_SIZE, Command, CommandFlag, Reply, Request, parse_reply
+from omavol.nbd.wire import REPLY_SIZES, Command, CommandFlag, Form, Reply, Request, parse_reply
 
 __all__ = ["Flight", "Session"]
 
@@ -107,7 +107,7 @@ class Session:
             answer = StatusAnswer(request, self.export, self._about)
         else:
             answer = Answer(request, self.export, self._about)
-        header = memoryview(request.encode())
+        header = memoryview(request.encode(self.export.extended))
         flight = Flight(answer, len(header) + (len(payload) if payload is not None else 0))
         self._flights[self._cookie] = flight
         self._out.append((header, flight))
@@ -118,7 +118,9 @@ class Session:
     def leave(self) -> None:
         """Queue DISC, with nothing in it, behind which nothing goes (C8, C9, C10); nothing may be in flight."""
         assert not self._flights, "DISC with requests in flight"
-        self._out.append((memoryview(Request(0, Command.DISC, self._cookie + 1, 0, 0).encode()), None))
+        self._out.append(
+            (memoryview(Request(0, Command.DISC, self._cookie + 1, 0, 0).encode(self.export.extended)), None)
+        )
         self.close()
 
     def close(self, why: str = "this connection is closed") -> None:
@@ -209,17 +211,18 @@ class Session:
 
     def _header(self, head: memoryview) -> Generator[memoryview, None, Reply]:
         """One reply header, as long as its magic says."""
-        have, need = 0, SIMPLE_REPLY_SIZE
+        form = self.export.form
+        have, need = 0, REPLY_SIZES[Form.EXTENDED if form == Form.EXTENDED else Form.SIMPLE]
         while True:
             yield head[have:need]
             have = need
             try:
-                reply = parse_reply(bytes(head[:have]), self.export.structured)
+                reply = parse_reply(bytes(head[:have]), form)
             except ValueError as error:
                 raise self._breach("sent what is no reply (wrong magic)") from error
             if reply is not None:
                 return reply
-            need = have + 4
+            need = REPLY_SIZES[form]
 
     def _breach(self, what: str) -> Breach:
         return Breach(f"{self._about}: the server {what}")

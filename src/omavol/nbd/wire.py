@@ -11,7 +11,7 @@ __all__ = [
     "DEFAULT_MAXIMUM",
     "DEFAULT_PORT",
     "MAXIMUM_STRING",
-    "SIMPLE_REPLY_SIZE",
+    "REPLY_SIZES",
     "Allocation",
     "Chunk",
     "Command",
@@ -32,7 +32,7 @@ __all__ = [
 DEFAULT_PORT = 10809
 DEFAULT_MAXIMUM = 32 * 1024 * 1024  # bytes of payload, where the server told no block sizes
 MAXIMUM_STRING = 4096  # bytes
-SIMPLE_REPLY_SIZE = 16  # bytes; the shortest header of a reply
+REPLY_SIZES = (16, 20, 32)  # bytes of a reply's header: simple, structured, extended
 
 
 class Option(IntEnum):
@@ -206,7 +206,7 @@ class Reply(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes of the header itself."""
-        return 32 if self.extended else 20 if self.structured else 16
+        return REPLY_SIZES[2 if self.extended else 1 if self.structured else 0]
 
 
 def parse_request(data: bytes, extended: bool = False) -> Request | None:

@@ -38,6 +38,7 @@ async def connect(
     in_flight: int = IN_FLIGHT,
     timeout: float = client.TIMEOUT,
     structured: Wish = Wish.OFFERED,
+    extended: Wish = Wish.OFFERED,
     contexts: Sequence[str] = (client.ALLOCATION,),
 ) -> Connection:
     """Connect to the export of a URI and enter it, as `omavol.nbd.connect`, with the same errors.
@@ -47,7 +48,7 @@ async def connect(
     question of the handshake, and the wait of the request that waits longest; then the connection ends with TimedOut.
     """
     where = parse(uri) if isinstance(uri, str) else uri
-    enter = partial(client.connect, where, timeout=timeout, structured=structured, contexts=contexts)
+    enter = partial(client.connect, where, timeout=timeout, structured=structured, extended=extended, contexts=contexts)
     entered = [await _in_a_thread(enter)]
     export = entered[0].export
     try:

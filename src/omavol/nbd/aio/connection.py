@@ -11,7 +11,7 @@ from omavol.nbd.answers import DataAnswer, Descriptors, Run, StatusAnswer, chunk
 from omavol.nbd.errors import NbdError
 from omavol.nbd.extents import Extent, Walk
 from omavol.nbd.handshake import Export
-from omavol.nbd.requests import Readable, Writable, flags_of, pieces, view_of
+from omavol.nbd.requests import Readable, Writable, at_once, flags_of, pieces, view_of
 from omavol.nbd.session import Flight
 from omavol.nbd.transport import Transport
 from omavol.nbd.uri import Uri
@@ -100,7 +100,7 @@ class Connection:
 
     async def block_status(self, offset: int, length: int, *, one: bool = False) -> Descriptors:
         """Descriptors (length, status) of every selected context from `offset` on; the last may pass the request."""
-        answer = (await self._one(Command.BLOCK_STATUS, offset, length, flags_of(one=one))).answer
+        answer = (await self._one(Command.BLOCK_STATUS, offset, at_once(length, self.export), flags_of(one=one))).answer
         assert isinstance(answer, StatusAnswer)
         return answer.found
 
