@@ -3,9 +3,9 @@
 import struct
 
 import pytest
-from raw_client import ACK, Raw
 
 from omavol.nbd.wire import Option
+from raw_client import ACK, Raw
 
 MIB = 1 << 20
 
