@@ -12,7 +12,7 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := .make
-COMPILED := $(wildcard src/omavol/*.pyx src/omavol/*.pxd src/omavol/*.h src/omavol/wire/*.pxi src/omavol/channel/*.pxi src/omavol/fastio/*.pxi src/omavol/fastio/digest*) src/omavol/_dm.py
+COMPILED := $(wildcard src/omavol/*.pyx src/omavol/*.pxd src/omavol/*.h src/omavol/wire/*.pxi src/omavol/channel/*.pxi src/omavol/store/*.pxi src/omavol/fastio/*.pxi src/omavol/fastio/digest*) src/omavol/_dm.py
 
 help:
 	@sed -n '2,6s/^# *//p' Makefile

@@ -49,7 +49,7 @@ def extension(name: str, *more: str, libraries: tuple[str, ...] = ()) -> Extensi
         libraries=list(libraries),
         depends=[
             str(path)
-            for pattern in ("*.pxd", "*.h", "wire/*.pxi", "channel/*.pxi", "fastio/*.pxi", "fastio/*.h")
+            for pattern in ("*.pxd", "*.h", "wire/*.pxi", "channel/*.pxi", "store/*.pxi", "fastio/*.pxi", "fastio/*.h")
             for path in sorted(SOURCE.glob(pattern))
         ],
     )

@@ -156,6 +156,20 @@ class Facts(TypedDict):
     stalled_clients: int
     failed: int
 
+class FilterRow(TypedDict, total=False):
+    """One filter of an export, by `kind`; delays are seconds by command number (8: entering), rates bytes a second."""
+
+    kind: Literal["delay", "error", "rate", "pause"]
+    delays: dict[int, float]
+    fast_zero: bool
+    error: int
+    commands: builtins.list[int]
+    every: int
+    next: int
+    probability: float
+    range: tuple[int, int]
+    rates: tuple[int, int]
+
 class Server:
     """An NBD server over a live table of exports; see fastio/server.pxi for threads and ownership."""
 
@@ -172,7 +186,16 @@ class Server:
     def listen(self, fd: int) -> None: ...
     def adopt(self, fd: int) -> None: ...
     def tell_vacant(self, fd: int, after_any: bool) -> None: ...
-    def add(self, name: str, fd: int, size: int, read_only: bool = False, description: str = "") -> Facts: ...
+    def add(
+        self,
+        name: str,
+        fd: int,
+        size: int,
+        read_only: bool = False,
+        description: str = "",
+        filters: Sequence[FilterRow] = (),
+    ) -> Facts: ...
+    def set_filters(self, name: str, filters: Sequence[FilterRow]) -> Facts: ...
     def retarget(self, name: str, fd: int, size: int) -> Facts: ...
     def remove(self, name: str) -> Facts: ...
     def list(self) -> builtins.list[Facts]: ...

@@ -17,6 +17,13 @@ bound of queued replies the connection waits for its client, and no thread waits
 A WRITE of 64 KiB or more that follows another is taken from the socket by splice, through the worker's pipe: its
 header is received alone, its payload is copied once, into the page cache, and never through memory of ours.
 
+A request that might wait, for the disk or for a filter, becomes a *job*: data that the page cache has is served inline,
+the rest is done by a *pool* of threads, in any order. The worker goes on with the connection meanwhile, or parks it; a
+finished job calls it back by its socket's EPOLLOUT. So two events may name one connection, and two workers get one
+each: the exchange on `taken` decides who has it, and the memory of ended connections is used for connections only,
+so that a late event never names anything else. A filter decides when a request goes on and whether it fails; who
+waits in one occupies no thread and holds no generation. Jobs and their bytes are bounded for each connection.
+
 An *export* is a name, the facts told to clients, and its current *generation*: an open descriptor with a number. A
 connection with requests in hand holds its generation; retarget holds the export (connections stop at the boundary of
 a request), waits until the old generation is not held by anyone, swaps, resumes. Remove refuses new clients, ends the

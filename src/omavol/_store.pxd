@@ -6,9 +6,16 @@ cdef enum StoreKind:
     STORE_BLOCK
     STORE_NULL              # reads as zeroes, drops what is written; no descriptor
 
+cdef enum StoreHand:        # whether what is asked for is at hand; probed when the store is opened
+    STORE_AT_HAND           # always: it is memory (tmpfs, null)
+    STORE_PROBED            # if the page cache has it, and preadv2 with RWF_NOWAIT tells (ext4, xfs, block devices)
+    STORE_AWAY              # never: O_DIRECT, or a file system that cannot tell (FUSE, NFS)
+
 cdef struct Store:
     int fd                  # -1 for STORE_NULL
     StoreKind kind
+    StoreHand hand
+    uint32_t block          # bytes: offsets and lengths must be multiples of it; 1, or what O_DIRECT asks for here
     uint64_t size           # bytes served; never more than the file has when it is opened
     int failed              # errno of the fsync that failed: later ones would lie, so every flush fails until reopened
     bint no_punch           # the disk beneath has said once that it cannot punch holes,
@@ -21,13 +28,18 @@ cdef struct Store:
 
 # All return 0 or an errno. STORE_SHORT: the file ends before what was asked (it was cut after it was opened).
 # STORE_SLOW: zeroing could only be done by writing zeroes, so nothing was done (X40, X43).
+# STORE_WAITS: what was asked is not at hand. STORE_UNEVEN: the size is no multiple of the block.
 cdef enum:
     STORE_SHORT = 100000
     STORE_SLOW = 100001
+    STORE_WAITS = 100002
+    STORE_UNEVEN = 100003
 
 cdef int store_open(Store *store, int fd, uint64_t size) noexcept nogil
 cdef int store_close(Store *store) noexcept nogil
 cdef int store_read(Store *store, uint8_t *into, size_t length, uint64_t offset) noexcept nogil
+cdef int store_read_now(Store *store, uint8_t *into, size_t length, uint64_t offset) noexcept nogil
+cdef bint store_cached(const Store *store, uint64_t offset, uint64_t length) noexcept nogil
 cdef int store_write(Store *store, const uint8_t *data, size_t length, uint64_t offset) noexcept nogil
 cdef int store_write_pipe(Store *store, int pipe, size_t *length, uint64_t offset) noexcept nogil
 cdef int store_sync(Store *store) noexcept nogil

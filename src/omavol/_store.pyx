@@ -4,9 +4,16 @@ Holes are told by SEEK_DATA and SEEK_HOLE when asked, never by FIEMAP, and never
 until something changes through the same store (NBD.md D3): calling it data stays true whoever punches it. Nothing is
 mapped (a file that is cut short would be SIGBUS, D4). TRIM and WRITE_ZEROES punch holes; a WRITE_ZEROES that must
 provision keeps or allocates the blocks. What fallocate(2) cannot do here is written out as zeroes.
+
+Whether data is at hand is probed when a store is opened: a byte is read with RWF_NOWAIT (preadv2(2)). Where that works
+(ext4, xfs, block devices) it tells for each read; where it is not supported, files on tmpfs, ramfs and hugetlbfs are
+memory and always at hand, and everything else (FUSE, NFS, overlays of those) never is. A descriptor opened with
+O_DIRECT goes past the page cache: never at hand, and in whole blocks alone. Edges of blocks are not read, changed and
+written back for clients who want less: two clients, or two requests of one, would undo each other's writes. The
+block is told to clients as the minimum instead, and who ignores it gets EINVAL (NBD.md X17, X18).
 """
 
-from libc.errno cimport EINTR, EINVAL, EIO, ENODEV, ENOSYS, ENXIO, EOPNOTSUPP, errno
+from libc.errno cimport EAGAIN, EINTR, EINVAL, EIO, ENODEV, ENOSYS, ENXIO, EOPNOTSUPP, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memset
@@ -14,71 +21,25 @@ from posix.types cimport off_t
 
 from omavol._wire cimport STATE_HOLE, STATE_ZERO
 
-cdef extern from "<fcntl.h>" nogil:
-    enum:
-        O_CLOEXEC
-        O_RDONLY
-        FALLOC_FL_KEEP_SIZE
-        FALLOC_FL_PUNCH_HOLE
-        FALLOC_FL_ZERO_RANGE
-        POSIX_FADV_WILLNEED
-        SPLICE_F_MOVE
-    int fallocate(int fd, int mode, off_t offset, off_t length)
-    int open(const char *path, int flags)
-    ssize_t splice(int source, off_t *source_at, int into, off_t *into_at, size_t length, unsigned int flags)
-    int posix_fadvise(int fd, off_t offset, off_t length, int advice)
-
-cdef extern from "<sys/stat.h>" nogil:
-    struct stat_result "stat":
-        unsigned int st_mode
-        unsigned long st_rdev
-        off_t st_size
-    int fstat(int fd, stat_result *result)
-    bint S_ISREG(unsigned int mode)
-    bint S_ISBLK(unsigned int mode)
-
-cdef extern from "<sys/sysmacros.h>" nogil:
-    unsigned int major(unsigned long device)
-    unsigned int minor(unsigned long device)
-
-cdef extern from "<unistd.h>" nogil:
-    enum:
-        SEEK_DATA
-        SEEK_END
-        SEEK_HOLE
-    int close(int fd)
-    int fdatasync(int fd)
-    off_t lseek(int fd, off_t offset, int whence)
-    ssize_t pread(int fd, void *into, size_t length, off_t offset)
-    ssize_t pwrite(int fd, const void *data, size_t length, off_t offset)
-
-cdef extern from * nogil:
-    """
-    #define oma_take(flag) (__atomic_exchange_n(flag, 1, __ATOMIC_ACQUIRE) == 0)
-    #define oma_give(flag) __atomic_store_n(flag, 0, __ATOMIC_RELEASE)
-    #define oma_grow(count) __atomic_add_fetch(count, 1, __ATOMIC_ACQ_REL)
-    #define oma_look(count) __atomic_load_n(count, __ATOMIC_ACQUIRE)
-    """
-    bint oma_take(int *flag)
-    void oma_give(int *flag)
-    int oma_grow(int *count)
-    int oma_look(const int *count)
+include "store/system.pxi"
 
 cdef enum:
     ZEROES_AT_ONCE = 65536
-
-cdef uint8_t[ZEROES_AT_ONCE] zeroes
+    LOOK_EVERY = 131072     # bytes between two looks into the page cache: it reads ahead in pieces of that,
+    LOOKS = 8               # but so many looks at most
+    DIRECT_BLOCK = 4096     # where the kernel does not tell what direct I/O asks for: enough for every disk there is
 
 
 cdef int store_open(Store *store, int fd, uint64_t size) noexcept nogil:
     """Take over `fd` (-1: null) to serve its first `size` bytes; the descriptor is the store's only on success.
 
-    EINVAL: neither a regular file nor a block device. STORE_SHORT: it has less than `size` bytes.
+    EINVAL: neither a regular file nor a block device. STORE_SHORT: it has less than `size` bytes. STORE_UNEVEN: `size`
+    is no multiple of the blocks that O_DIRECT asks for.
     """
     cdef stat_result facts
     cdef off_t end
     memset(store, 0, sizeof(Store))
-    store.fd, store.size = fd, size
+    store.fd, store.size, store.block = fd, size, 1
     if fd < 0:
         store.kind, store.fast_zero = STORE_NULL, True
         return 0
@@ -93,7 +54,36 @@ cdef int store_open(Store *store, int fd, uint64_t size) noexcept nogil:
     if end < 0:
         return errno
     store.fast_zero = file_zeroes_fast(fd, end) if store.kind == STORE_FILE else device_zeroes_fast(facts.st_rdev)
-    return STORE_SHORT if <uint64_t>end < size else 0
+    if <uint64_t>end < size:
+        return STORE_SHORT
+    if fcntl(fd, F_GETFL) & O_DIRECT:
+        store.hand, store.block = STORE_AWAY, direct_block(store)
+        return STORE_UNEVEN if size % store.block else 0
+    store.hand = probe(fd)
+    return 0
+
+
+cdef uint32_t direct_block(const Store *store) noexcept nogil:
+    """What offsets and lengths of direct I/O must be multiples of here."""
+    cdef unsigned int block = 0
+    if store.kind == STORE_FILE:
+        block = oma_direct_block(store.fd)
+    elif ioctl(store.fd, BLKSSZGET, &block) < 0:
+        block = 0
+    return block if 0 < block <= 65536 and block & (block - 1) == 0 else DIRECT_BLOCK
+
+
+cdef StoreHand probe(int fd) noexcept nogil:
+    """Whether a file's data is at hand always, sometimes or never."""
+    cdef uint8_t byte
+    cdef iovec into
+    cdef statfs_result facts
+    into.iov_base, into.iov_len = &byte, 1
+    if preadv2(fd, &into, 1, 0, RWF_NOWAIT) >= 0 or errno == EAGAIN:
+        return STORE_PROBED
+    if fstatfs(fd, &facts) < 0:
+        return STORE_AWAY
+    return STORE_AT_HAND if facts.f_type in (TMPFS_MAGIC, RAMFS_MAGIC, HUGETLBFS_MAGIC) else STORE_AWAY
 
 
 cdef bint file_zeroes_fast(int fd, off_t end) noexcept nogil:
@@ -148,6 +138,31 @@ cdef int store_read(Store *store, uint8_t *into, size_t length, uint64_t offset)
         elif errno != EINTR:
             return errno
     return 0
+
+
+cdef int store_read_now(Store *store, uint8_t *into, size_t length, uint64_t offset) noexcept nogil:
+    """Fill `into` if that needs no disk; STORE_WAITS if it does, of a part too."""
+    cdef iovec wanted
+    cdef ssize_t n
+    if store.hand != STORE_PROBED:
+        return store_read(store, into, length, offset)
+    wanted.iov_base, wanted.iov_len = into, length
+    n = preadv2(store.fd, &wanted, 1, <off_t>offset, RWF_NOWAIT)
+    return 0 if n == <ssize_t>length else STORE_WAITS      # what is wrong with it, a read that may wait will tell
+
+
+cdef bint store_cached(const Store *store, uint64_t offset, uint64_t length) noexcept nogil:
+    """Whether a range seems to be in the page cache, asked at its ends and at some places between (one byte each)."""
+    cdef uint8_t byte
+    cdef iovec into
+    cdef uint64_t step = length // LOOKS if length > LOOKS * LOOK_EVERY else LOOK_EVERY
+    cdef uint64_t at = offset, last = offset + length - 1
+    into.iov_base, into.iov_len = &byte, 1
+    while at < last:
+        if preadv2(store.fd, &into, 1, <off_t>at, RWF_NOWAIT) < 0:
+            return False
+        at += step
+    return preadv2(store.fd, &into, 1, <off_t>last, RWF_NOWAIT) >= 0    # 0: a file cut short, which needs no disk
 
 
 cdef int store_write(Store *store, const uint8_t *data, size_t length, uint64_t offset) noexcept nogil:
@@ -224,10 +239,26 @@ cdef int allocate(Store *store, int mode, uint64_t offset, uint64_t length) noex
 cdef int store_trim(Store *store, uint64_t offset, uint64_t length) noexcept nogil:
     """Give the blocks back if that is possible: TRIM is a hint, so "cannot" is success."""
     cdef int error
-    if store.kind == STORE_NULL or store.no_punch:
+    if store.kind == STORE_NULL:
         return 0
-    error = allocate(store, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length)
-    return 0 if unsupported(error, &store.no_punch) else error
+    if not store.no_punch:
+        error = allocate(store, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length)
+        if not unsupported(error, &store.no_punch):
+            return error
+    if store.kind == STORE_BLOCK:
+        discard_blocks(store, offset, length)
+    return 0
+
+
+cdef void discard_blocks(Store *store, uint64_t offset, uint64_t length) noexcept nogil:
+    """Tell a disk that cannot zero what it gives up (BLKDISCARD): what of the range are whole sectors of any size."""
+    cdef uint64_t end = (offset + length) & ~<uint64_t>(DIRECT_BLOCK - 1)
+    cdef uint64_t[2] range
+    range[0] = (offset + DIRECT_BLOCK - 1) & ~<uint64_t>(DIRECT_BLOCK - 1)
+    if range[0] < end:
+        range[1] = end - range[0]
+        ioctl(store.fd, BLKDISCARD, range)
+        oma_grow(&store.changes)
 
 
 cdef int store_zero(Store *store, uint64_t offset, uint64_t length, bint provision) noexcept nogil:

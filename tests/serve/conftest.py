@@ -7,18 +7,18 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from benchmarks.servers import OMAVOL
-from raw_client import Raw
 
 from omavol.serve.limits import Limits
 from omavol.serve.listeners import listen_unix
 from omavol.serve.table import ExportTable
+from raw_client import Raw
 
 MIB = 1 << 20
 
@@ -34,6 +34,15 @@ def place() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="oma-", dir="/tmp"))
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """4 MiB of random bytes on tmpfs, whose data is always at hand."""
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        file.write(os.urandom(4 * MIB))
+        file.flush()
+        yield Path(file.name)
 
 
 @pytest.fixture
@@ -68,8 +77,16 @@ def serve(place: Path) -> Iterator[Callable[..., Served]]:
     """Serve paths by name from a table with the given limits."""
     started: list[Served] = []
 
-    def start(*, read_only: bool = False, limits: Limits | None = None, hidden: bool = False, **paths: Path) -> Served:
-        served = Served(ExportTable(limits or Limits(), hidden=hidden), place / f"nbd{len(started)}")
+    def start(
+        *,
+        read_only: bool = False,
+        limits: Limits | None = None,
+        hidden: bool = False,
+        filters: Sequence[str] = (),
+        **paths: Path,
+    ) -> Served:
+        table = ExportTable(limits or Limits(), hidden=hidden, filters=filters)
+        served = Served(table, place / f"nbd{len(started)}")
         for name, path in paths.items():
             served.table.add_path("" if name == "default" else name, str(path), read_only=read_only)
         served.table.listen(listen_unix(str(served.path)))

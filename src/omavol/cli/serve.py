@@ -16,6 +16,16 @@ EXPORTS = Group(
     click.Option(["--control"], metavar="SOCK", help="Serve what is handed in here; the name of an export is its key."),
 )
 
+FILTERS = Group(
+    "Filters, before every export, in this order",
+    click.Option(
+        ["--filter", "filters"],
+        multiple=True,
+        metavar="SPEC",
+        help="delay:read=10ms,write=5ms; error:EIO,read,every=3; rate:100M; pause. May be repeated.",
+    ),
+)
+
 LISTENING = Group(
     "Listening",
     click.Option(["--unix"], multiple=True, metavar="SOCK", help="Listen on a unix socket; may be repeated."),
@@ -66,6 +76,7 @@ EXAMPLES = (
     ("omavol serve --unix /run/d.sock -r a=one.img b=/dev/sdb", "Two exports by name, for reading, on a unix socket."),
     ("omavol serve --run 'nbdcopy \"$uri\" copy.img' disk.img", "A server for as long as one command runs."),
     ("nbdinfo -- [ omavol serve -r disk.img ]", "Started by its client, by socket activation."),
+    ("omavol serve --filter delay:10ms --filter error:EIO,write,every=100 d.img", "A slow disk that fails at times."),
 )
 
 
@@ -78,7 +89,7 @@ def _run(**fields: Any) -> None:
 command = GroupedCommand(
     "serve",
     params=[click.Argument(["exports"], nargs=-1, metavar="[NAME=]PATH...")],
-    groups=(EXPORTS, LISTENING, PROCESS, LIMITS),
+    groups=(EXPORTS, FILTERS, LISTENING, PROCESS, LIMITS),
     examples=EXAMPLES,
     callback=_run,
     help="""Serve files and block devices by NBD, and print the URI of each.

@@ -28,6 +28,7 @@ class Asked:
 
     exports: tuple[str, ...]
     read_only: bool
+    filters: tuple[str, ...]
     control: str | None
     unix: tuple[str, ...]
     tcp: tuple[str, ...]
@@ -72,7 +73,7 @@ def run(asked: Asked) -> None:
         table: ExportTable | None = None
         try:
             limits = own_limits(asked.connections, asked.connections_per_client)
-            table = ExportTable(limits, hidden=asked.control is not None)
+            table = ExportTable(limits, hidden=asked.control is not None, filters=asked.filters)
             for wanted in map(Wanted.parse, asked.exports):
                 _add(table, wanted, asked.read_only)
             for listener in _listen(asked, private):

@@ -11,6 +11,11 @@ include "server_writes.pxi"
 include "server_status.pxi"
 include "server_peers.pxi"
 include "server_connection.pxi"
+include "server_filters.pxi"
+include "server_filter_rows.pxi"
+include "server_pool.pxi"
+include "server_pool_threads.pxi"
+include "server_jobs.pxi"
 include "server_worker.pxi"
 include "server_exports.pxi"
 
@@ -22,6 +27,7 @@ _REFUSALS = {
     EXPORT_EXISTS: ("export_exists", "an export of that name is served already"),
     EXPORT_BUSY: ("export_busy", "the export is being retargeted or removed"),
     SIZE_DIFFERS: ("size_differs", "the new descriptor is not of the size that clients were told"),
+    BLOCK_DIFFERS: ("block_differs", "the new descriptor asks for larger blocks than clients were told (O_DIRECT)"),
     SERVER_STOPS: ("stopping", "the server is stopping"),
     NO_MEMORY: ("no_memory", "out of memory"),
 }
@@ -48,6 +54,8 @@ cdef object _open(Store *store, int fd, uint64_t size):
         failure = store_open(store, fd, size)
     if failure == STORE_SHORT:
         raise TableError("too_small", f"the file has fewer than {size} bytes")
+    if failure == STORE_UNEVEN:
+        raise TableError("uneven_size", f"direct I/O here needs a size in blocks of {store.block} bytes")
     if failure:
         raise TableError("not_a_disk", "the descriptor is neither a regular file nor a block device")
 
@@ -129,10 +137,10 @@ cdef class Server:
         self.table.vacant, self.table.visited = fd, after_any
         unlock(self.table)
 
-    def add(self, str name, int fd, uint64_t size, bint read_only=False, str description=""):
-        """Serve the first `size` bytes of `fd` (-1: as many zeroes) as `name`; the export's facts.
+    def add(self, str name, int fd, uint64_t size, bint read_only=False, str description="", filters=()):
+        """Serve the first `size` bytes of `fd` (-1: as many zeroes) as `name`, behind `filters`; the export's facts.
 
-        TableError: export_exists, too_small, not_a_disk, bad_name, stopping.
+        TableError: export_exists, too_small, uneven_size, not_a_disk, bad_name, stopping.
         """
         cdef bytes key = _key(name), text = _key(description)
         cdef const char *told = text
@@ -144,6 +152,12 @@ cdef class Server:
         cdef Export *export = export_new(key_bytes, <uint32_t>len(key), told if text else NULL, &store, read_only)
         if export == NULL:
             raise MemoryError
+        try:
+            export.filters = _filters_of(filters)
+        except BaseException:
+            export_free(export)
+            raise
+        export.filter_count, export.filtered = <uint32_t>len(filters), export.filters != NULL
         with nogil:
             refusal = table_add(self.table, export, &row)
         if refusal != DONE:
@@ -154,7 +168,8 @@ cdef class Server:
     def retarget(self, str name, int fd, uint64_t size):
         """Send new requests to `fd`; the facts after it. Returns when the old descriptor is synced and closed.
 
-        TableError: unknown_export, size_differs, export_busy, too_small, not_a_disk, stopping.
+        TableError: unknown_export, size_differs, block_differs, export_busy, too_small, uneven_size, not_a_disk,
+        stopping.
         """
         cdef bytes key = _key(name)
         cdef const uint8_t *key_bytes = key
@@ -182,6 +197,21 @@ cdef class Server:
         with nogil:
             refusal = table_remove(self.table, key_bytes, length, &row)
         if refusal != DONE:
+            _refuse(refusal)
+        return _facts_of(name, &row)
+
+    def set_filters(self, str name, filters):
+        """Put other filters before an export, at once; its facts. TableError: unknown_export, export_busy, stopping."""
+        cdef bytes key = _key(name)
+        cdef const uint8_t *key_bytes = key
+        cdef uint32_t length = <uint32_t>len(key), count = <uint32_t>len(filters)
+        cdef Filter *rows = _filters_of(filters)
+        cdef Row row
+        cdef Refusal refusal
+        with nogil:
+            refusal = table_set_filters(self.table, key_bytes, length, rows, count, &row)
+        if refusal != DONE:
+            free(rows)
             _refuse(refusal)
         return _facts_of(name, &row)
 
@@ -221,6 +251,7 @@ cdef class Server:
         with nogil:
             failed = table_stop(self.table)
             stop_workers(self.table)
+            stop_pool(self.table)
             table_end(self.table)
         return failed
 
@@ -231,6 +262,7 @@ cdef class Server:
             with nogil:
                 table_stop(self.table)
                 stop_workers(self.table)
+                stop_pool(self.table)
                 table_end(self.table)
         free(self.table.workers)
         free(self.table)

@@ -30,7 +30,7 @@ cdef void begin_connection(Table *table, int fd) noexcept nogil:
     The caller does not keep it: epoll tells of a hang-up even when no event is asked for, so a worker that held a
     connection from before its first event could share it with another.
     """
-    cdef Served *c = <Served *>calloc(1, sizeof(Served))
+    cdef Served *c = new_connection(table)
     cdef Opening *opening = <Opening *>calloc(1, sizeof(Opening))
     cdef bint welcome = False
     if c != NULL and opening != NULL:
@@ -43,16 +43,46 @@ cdef void begin_connection(Table *table, int fd) noexcept nogil:
         welcome = may_connect(table, c)
         if welcome:
             link_connection(table, c)
+            oma_give(&c.taken)
             welcome = watch(table, EPOLL_CTL_ADD, fd, EPOLLIN | EPOLLOUT | EPOLLONESHOT, c) == 0
-            if not welcome:
+            if not welcome and oma_take(&c.taken):
                 unlink_connection(table, c)
+            elif not welcome:
+                server_shutdown(fd, SHUT_RDWR)  # a late event has given it to a worker, who ends it now
+                welcome = True
         if not welcome:
             table.refused += 1
         unlock(table)
     if not welcome:
         close(fd)
         free(opening)
-        free(c)
+        retire(table, c)
+
+
+cdef Served *new_connection(Table *table) noexcept nogil:
+    """A zeroed connection that is taken, in the memory of one that has ended if there is any; NULL without memory."""
+    cdef Served *c
+    lock(table)
+    c = table.retired
+    if c != NULL:
+        table.retired = c.next
+    unlock(table)
+    if c == NULL:
+        c = <Served *>calloc(1, sizeof(Served))
+        if c != NULL:
+            c.taken = 1
+    else:
+        memset(&c.channel, 0, <size_t>(<uint8_t *>(c + 1) - <uint8_t *>&c.channel))
+    return c
+
+
+cdef void retire(Table *table, Served *c) noexcept nogil:
+    """Keep the memory of a connection that is no more: a late event may name it and must find it taken (finish_job)."""
+    if c == NULL:
+        return
+    lock(table)
+    c.next, table.retired = table.retired, c
+    unlock(table)
 
 
 cdef void link_connection(Table *table, Served *c) noexcept nogil:
@@ -81,6 +111,10 @@ cdef void attend(Worker *w, Served *c) noexcept nogil:
     """Serve a connection that this worker has just taken, until it is parked or ended."""
     cdef Verdict verdict = unpack(w, c)
     while verdict == GO_ON:
+        if c.in_flight:
+            verdict = collect(w, c)
+            if verdict != GO_ON:
+                break
         verdict = take_options(w, c) if c.opening != NULL else take_requests(w, c)
         if verdict == GO_ON:
             verdict = give_replies(w, c)
@@ -112,6 +146,8 @@ cdef Verdict take_options(Worker *w, Served *c) noexcept nogil:
     if todo == NEXT_TRANSMIT:
         c.agreed = c.opening.shake.agreed
         end_opening(c)
+        if c.export.filtered and entering_takes_time(c):
+            return enter_slowly(c)
         return take_requests(w, c)
     if todo != NEXT_MORE and todo != NEXT_SEND:
         c.leaving = True
@@ -130,10 +166,12 @@ cdef void end_opening(Served *c) noexcept nogil:
 
 cdef Verdict give_replies(Worker *w, Served *c) noexcept nogil:
     """Send the outbox as far as it goes; END when that was all there is to do."""
+    if c.withheld:
+        return GO_ON
     if not box_empty(&w.box):
         if box_send(&w.box, c) < 0:
             return END
-    if box_empty(&w.box):
+    if box_empty(&w.box) and c.in_flight == 0:
         if c.leaving:
             return END
         if not c.writing and c.export != NULL and c.export.state == EXPORT_ENDING and c.opening == NULL:
@@ -152,10 +190,16 @@ cdef Verdict await_more(Worker *w, Served *c) noexcept nogil:
                 return PARK
     else:
         wanted = WAIT_WRITE
-    if not c.leaving and not box_full(&w.box) and (c.writing or not c.held):
+    if not c.leaving and not box_full(&w.box) and not c.sated and (c.writing or not c.held):
         wanted |= WAIT_READ
+    if c.in_flight and w.hung_up and (c.leaving or c.withheld):
+        return END                      # nobody is left to take what is under way (X54)
+    if c.withheld:
+        return PARK
     ready, w.ready = w.ready & wanted, 0
     if not ready:
+        if c.in_flight:
+            return PARK                 # what is under way calls; nobody lingers meanwhile
         w.turns += 1
         if w.turns > TURNS and not patient:
             return PARK
@@ -173,6 +217,8 @@ cdef Verdict receive_more(Worker *w, Served *c) noexcept nogil:
     cdef ssize_t n
     if left == 0 and c.writing and c.large and not c.write_error and w.pipe[0] >= 0:
         return write_spliced(w, c)
+    if left == 0 and c.writing and for_job(c):
+        return receive_for_job(w, c)
     if w.used:
         memmove(w.buffer, w.buffer + w.used, left)
         w.used, w.have = 0, left
@@ -194,7 +240,6 @@ cdef Verdict receive_more(Worker *w, Served *c) noexcept nogil:
 
 cdef Verdict unpack(Worker *w, Served *c) noexcept nogil:
     """Take over what the connection kept while nobody had it."""
-    c.taken = True
     w.used = w.have = 0
     w.turns = 0
     box_clear(&w.box)
@@ -232,11 +277,13 @@ cdef Verdict park(Worker *w, Served *c) noexcept nogil:
     lock(c.table)
     if c.export != NULL:
         add_counts(w, c)
-    if c.holding == NULL and (c.table.stopping or c.export != NULL and c.export.state == EXPORT_ENDING):
+    if c.holding == NULL and c.in_flight == 0 and (
+        c.table.stopping or c.export != NULL and c.export.state == EXPORT_ENDING
+    ):
         unlock(c.table)
         return END
-    if c.held and c.holding == NULL and c.export.state == EXPORT_HELD:
-        c.taken = False             # the end of the retarget arms it
+    if c.held and c.holding == NULL and c.in_flight == 0 and c.export.state == EXPORT_HELD:
+        oma_give(&c.taken)          # the end of the retarget arms it
     else:
         arm(c)
     unlock(c.table)
@@ -244,21 +291,50 @@ cdef Verdict park(Worker *w, Served *c) noexcept nogil:
 
 
 cdef void end_connection(Worker *w, Served *c) noexcept nogil:
-    """Forget the connection: references go back under the lock, then the socket is closed."""
+    """Forget the connection: references go back under the lock, then the socket is closed.
+
+    With jobs under way its end is the last one's: until then it is counted, and its socket hears nothing more.
+    """
+    cdef bint done = True
+    box_clear(&w.box)
     lock(c.table)
-    unlink_connection(c.table, c)
     if c.export != NULL:
         add_counts(w, c)
-        if c.holding != NULL:
-            c.holding.holders -= 1
-        c.export.connections -= 1
-    see_off(c.table, c)
-    pthread_cond_broadcast(&c.table.changed)
+    if c.work != NULL and drop_jobs(c.table, c):
+        done, c.work.gone = False, True
+        epoll_ctl(c.table.epoll, EPOLL_CTL_DEL, c.channel.fd, NULL)
+        server_shutdown(c.channel.fd, SHUT_RDWR)
+        release_holding(c)
+    else:
+        leave_table(c.table, c)
     unlock(c.table)
+    if done:
+        discard(c.table, c)
+
+
+cdef void release_holding(Served *c) noexcept nogil:
+    if c.holding != NULL:
+        c.holding.holders -= 1
+        c.holding = NULL
+    pthread_cond_broadcast(&c.table.changed)
+
+
+cdef void leave_table(Table *table, Served *c) noexcept nogil:
+    """The table knows the connection no longer. Lock held."""
+    unlink_connection(table, c)
+    release_holding(c)
+    if c.export != NULL:
+        c.export.connections -= 1
+    see_off(table, c)
+
+
+cdef void discard(Table *table, Served *c) noexcept nogil:
+    """Close the socket of a connection that the table knows no longer, and free what it has."""
     channel_close(&c.channel)
     if c.backlog != NULL:
         box_free(c.backlog)
     free(c.backlog)
     free(c.kept)
     free(c.opening)
-    free(c)
+    free(c.work)
+    retire(table, c)

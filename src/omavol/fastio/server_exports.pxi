@@ -2,7 +2,7 @@
 
 from libc.string cimport strdup
 
-from omavol._store cimport STORE_SHORT, store_close, store_open
+from omavol._store cimport STORE_SHORT, STORE_UNEVEN, store_close, store_open
 from omavol._wire cimport (
     TX_BLOCK_STATUS_PAYLOAD,
     TX_CAN_MULTI_CONN,
@@ -23,6 +23,7 @@ cdef enum Refusal:
     EXPORT_EXISTS
     EXPORT_BUSY
     SIZE_DIFFERS
+    BLOCK_DIFFERS
     SERVER_STOPS
     NO_MEMORY
 
@@ -49,6 +50,7 @@ cdef void export_free(Export *export) noexcept nogil:
     if export != NULL:
         free(export.name)
         free(<void *>export.facts.description)
+        free(export.filters)
         free(export.current)
         free(export)
 
@@ -70,7 +72,8 @@ cdef Export *export_new(
     export.name_length = length
     export.current.store = store[0]
     export.facts.size = store.size
-    export.facts.minimum, export.facts.preferred, export.facts.maximum = 1, PREFERRED_BLOCK, DEFAULT_MAXIMUM
+    export.facts.minimum, export.facts.maximum = store.block, DEFAULT_MAXIMUM
+    export.facts.preferred = store.block if store.block > PREFERRED_BLOCK else PREFERRED_BLOCK
     export.facts.flags = READING | (TX_READ_ONLY if read_only else TX_SEND_TRIM | TX_SEND_WRITE_ZEROES)
     if store.fast_zero and not read_only:
         export.facts.flags |= TX_SEND_FAST_ZERO
@@ -132,10 +135,10 @@ cdef Refusal table_retarget(
         return NO_MEMORY
     lock(table)
     refusal = seize(table, name, length, EXPORT_HELD, &export)
-    if refusal == DONE and export.facts.size != store.size:
+    if refusal == DONE and (export.facts.size != store.size or export.facts.minimum % store.block):
         export.state = EXPORT_OPEN
         let_operate(table)
-        refusal = SIZE_DIFFERS
+        refusal = SIZE_DIFFERS if export.facts.size != store.size else BLOCK_DIFFERS
     if refusal != DONE:
         unlock(table)
         free(fresh)
@@ -169,6 +172,7 @@ cdef Refusal table_remove(Table *table, const uint8_t *name, uint32_t length, Ro
     lock(table)
     refusal = seize(table, name, length, EXPORT_ENDING, &export)
     if refusal == DONE:
+        refuse_the_filtered(table, export)
         end_the_idle(table, export)
         drain(table, export, &export.connections, DRAIN_MOST)
         unlock(table)
@@ -216,6 +220,7 @@ cdef int table_stop(Table *table) noexcept nogil:
         if export.state == EXPORT_OPEN:
             export.state = EXPORT_ENDING
         export = export.next
+    refuse_the_filtered(table, NULL)
     end_the_idle(table, NULL)
     drain(table, NULL, &table.connection_count, STOP_MOST)
     while table.operating:

@@ -41,16 +41,28 @@ cdef inline bint box_empty(const Outbox *box) noexcept nogil:
 
 cdef inline bint box_full(const Outbox *box) noexcept nogil:
     """Whether the client owes us so much reading that its requests have to wait."""
-    return box.have - box.at + (box.count - box.first) * sizeof(Piece) >= OUTBOX_MOST
+    return box.have - box.at + box.owned + (box.count - box.first) * sizeof(Piece) >= OUTBOX_MOST
 
 
 cdef inline void box_clear(Outbox *box) noexcept nogil:
+    if box.owned:
+        free_owned(box)
     box.at = box.have = 0
     box.first = box.count = 0
     box.blocked = False
 
 
+cdef void free_owned(Outbox *box) noexcept nogil:
+    """Free what pieces own that will not be sent."""
+    cdef uint32_t index
+    for index in range(box.first, box.count):
+        free(box.pieces[index].memory)
+        box.pieces[index].memory = NULL
+    box.owned = 0
+
+
 cdef void box_free(Outbox *box) noexcept nogil:
+    free_owned(box)
     free(box.bytes)
     free(box.pieces)
     memset(box, 0, sizeof(Outbox))
@@ -102,21 +114,24 @@ cdef int box_add(Outbox *box, size_t length) noexcept nogil:
 
 
 cdef int box_pack(Outbox *box, Outbox *into) noexcept nogil:
-    """Copy what is not sent yet to a fresh outbox of just that size; 0, or -1 without memory."""
+    """Move what is not sent yet to a fresh outbox of just that size; 0, or -1 without memory."""
     memset(into, 0, sizeof(Outbox))
     into.capacity = into.have = box.have - box.at
     into.room = into.count = box.count - box.first
     into.bytes = <uint8_t *>malloc(into.capacity + 1)
     into.pieces = <Piece *>malloc(into.room * sizeof(Piece) + 1)
     if into.bytes == NULL or into.pieces == NULL:
-        box_free(into)
+        free(into.bytes)
+        free(into.pieces)
         return -1
     memcpy(into.bytes, box.bytes + box.at, into.have)
     memcpy(into.pieces, box.pieces + box.first, into.count * sizeof(Piece))
+    into.owned, box.owned = box.owned, 0
+    box_clear(box)
     return 0
 
 
-cdef int box_unpack(Outbox *box, const Outbox *kept) noexcept nogil:
+cdef int box_unpack(Outbox *box, Outbox *kept) noexcept nogil:
     """Take over what box_pack kept into an empty outbox; 0, or -1 without memory."""
     cdef uint32_t index
     cdef Piece *piece
@@ -124,12 +139,13 @@ cdef int box_unpack(Outbox *box, const Outbox *kept) noexcept nogil:
     if room == NULL:
         return -1
     memcpy(room, kept.bytes, kept.have)
-    box.have = kept.have
+    box.have, box.owned = kept.have, kept.owned
     for index in range(kept.count):
         piece = box_piece(box)
         if piece == NULL:
             return -1
         piece[0] = kept.pieces[index]
+        kept.pieces[index].memory = NULL
     return 0
 
 
@@ -146,6 +162,8 @@ cdef int box_send(Outbox *box, Served *c) noexcept nogil:
             return 0
         c.moved += <uint64_t>n
         if box.pieces[box.first].left == 0:
+            if box.pieces[box.first].kind == PIECE_OWNED:
+                free(box.pieces[box.first].memory)
             box.first += 1
     box_clear(box)
     return 1
@@ -160,6 +178,10 @@ cdef ssize_t piece_send(Outbox *box, Served *c, Piece *piece) noexcept nogil:
         n = channel_send(&c.channel, box.bytes + box.at, length, more)
         if n > 0:
             box.at += <size_t>n
+    elif piece.kind == PIECE_OWNED:
+        n = channel_send(&c.channel, piece.memory + piece.offset, length, more)
+        if n > 0:
+            box.owned -= <size_t>n
     elif piece.kind == PIECE_FILE:
         n = channel_send_file(&c.channel, c.holding.store.fd, piece.offset, length)
         if n == CHANNEL_SHORT or n == CHANNEL_UNREADABLE:

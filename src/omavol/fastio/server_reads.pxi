@@ -3,21 +3,29 @@
 
 cdef int do_read(Worker *w, Served *c, Request *request) noexcept nogil:
     """Small: copied behind a header that says DONE. Large, or while the socket is full: by reference (D2)."""
-    w.counts.bytes_read += request.length
+    cdef int outcome
     if request.length <= SMALL_READ and not w.box.blocked:
-        return read_small(&w.box, c, request)
+        outcome = read_small(&w.box, c, request)
+        if outcome > 0:
+            return send_elsewhere(w, c, request)
+        w.counts.bytes_read += request.length
+        return outcome
+    w.counts.bytes_read += request.length
     if not c.agreed.structured:
         return read_simple(&w.box, c, request)
     return read_chunks(&w.box, c, request)
 
 
 cdef int read_small(Outbox *box, Served *c, Request *request) noexcept nogil:
+    """1: the disk would make us wait, and nothing is queued."""
     cdef size_t header = chunk_size(c.agreed.extended) + 8 if c.agreed.structured else SIMPLE_REPLY_SIZE
     cdef uint8_t *room = box_room(box, header + request.length)
     cdef int failure
     if room == NULL:
         return -1
-    failure = store_read(&c.holding.store, room + header, request.length, request.offset)
+    failure = store_read_now(&c.holding.store, room + header, request.length, request.offset)
+    if failure == STORE_WAITS:
+        return 1
     if failure:
         return say_error(box, c, request, nbd_error(failure))
     if c.agreed.structured:

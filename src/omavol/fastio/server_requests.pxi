@@ -2,10 +2,15 @@
 
 from omavol._channel cimport CHANNEL_BROKEN, CHANNEL_CLOSED, channel_splice
 from omavol._store cimport (
+    STORE_AT_HAND,
+    STORE_AWAY,
     STORE_NULL,
+    STORE_WAITS,
     store_cache,
+    store_cached,
     store_extent,
     store_read,
+    store_read_now,
     store_sync,
     store_trim,
     store_write,
@@ -19,6 +24,7 @@ from omavol._wire cimport (
     CMD_BLOCK_STATUS,
     CMD_CACHE,
     CMD_DISC,
+    CMD_FLAG_DF,
     CMD_FLAG_FAST_ZERO,
     CMD_FLAG_FUA,
     CMD_FLAG_NO_HOLE,
@@ -59,7 +65,7 @@ cdef Verdict take_requests(Worker *w, Served *c) noexcept nogil:
     """Do every whole request of the receive buffer, as long as there is room for replies and the export is not held."""
     cdef Request request
     cdef Parsed parsed
-    while not c.leaving:
+    while not c.leaving and not c.withheld:
         if c.writing:
             if not take_payload(w, c):
                 return GO_ON
@@ -73,6 +79,9 @@ cdef Verdict take_requests(Worker *w, Served *c) noexcept nogil:
         if parsed == NEED_MORE or box_full(&w.box):
             return GO_ON
         if request.type == CMD_BLOCK_STATUS and request.payload and not status_payload_is_here(w, &request):
+            return GO_ON
+        if c.in_flight and not has_room(c, &request):
+            c.sated = True
             return GO_ON
         if not may_begin(w, c):
             return GO_ON
@@ -88,32 +97,48 @@ cdef Verdict take_requests(Worker *w, Served *c) noexcept nogil:
 cdef int do_request(Worker *w, Served *c, Request *request) noexcept nogil:
     """Judge one request and do it; 0, or -1 if the connection is to end."""
     cdef uint32_t error = judge(request, &c.export.facts, &c.agreed)
+    cdef int failure
     if request.type == CMD_DISC:
-        c.leaving = True
+        c.leaving = c.parted = True
         return 0
     if c.export.state == EXPORT_ENDING:
         error = NBD_ESHUTDOWN
-    c.large = request.type == CMD_WRITE and request.payload >= LARGE_WRITE and c.holding.store.kind != STORE_NULL
+    c.large = request.type == CMD_WRITE and request.payload >= LARGE_WRITE and spliced(c)
     if request.payload and (request.type == CMD_WRITE or error):
         return begin_write(w, c, request, error)
     if error:
         return say_error(&w.box, c, request, error)
-    if request.type == CMD_READ:
-        return do_read(w, c, request)
     if request.type == CMD_BLOCK_STATUS:
         return do_block_status(w, c, request)
-    return say_outcome(w, c, request, do_simple(w, c, request))
+    if (c.export.filtered or c.holding.store.hand != STORE_AT_HAND) and goes_elsewhere(w, c, request):
+        return send_elsewhere(w, c, request)
+    if request.type == CMD_READ:
+        return do_read(w, c, request)
+    count_request(w, request)
+    failure = do_simple(&c.holding.store, request)
+    return say_outcome(&w.box, c, request, failure if failure else sync_if_asked(&c.holding.store, request))
 
 
-cdef int do_simple(Worker *w, Served *c, Request *request) noexcept nogil:
+cdef inline bint spliced(const Served *c) noexcept nogil:
+    """Whether large payloads go to the store through a pipe."""
+    cdef const Store *store = &c.holding.store
+    return store.kind != STORE_NULL and store.hand != STORE_AWAY and not c.export.filtered
+
+
+cdef void count_request(Worker *w, const Request *request) noexcept nogil:
+    if request.type == CMD_READ:
+        w.counts.bytes_read += request.length
+    elif request.type == CMD_FLUSH:
+        w.counts.flushes += 1
+    elif request.type == CMD_TRIM or request.type == CMD_WRITE_ZEROES:
+        w.counts.changes += 1
+
+
+cdef int do_simple(Store *store, const Request *request) noexcept nogil:
     """The commands without payload either way; 0 or an errno."""
-    cdef Store *store = &c.holding.store
     if request.type == CMD_FLUSH:
         server_failpoint(b"serve.before-flush")
-        w.counts.flushes += 1
         return store_sync(store)
-    if request.type == CMD_TRIM or request.type == CMD_WRITE_ZEROES:
-        w.counts.changes += 1
     if request.type == CMD_TRIM:
         return store_trim(store, request.offset, request.length)
     if request.type == CMD_WRITE_ZEROES and request.flags & CMD_FLAG_FAST_ZERO:
@@ -123,10 +148,17 @@ cdef int do_simple(Worker *w, Served *c, Request *request) noexcept nogil:
     return store_cache(store, request.offset, request.length)
 
 
-cdef int say_outcome(Worker *w, Served *c, Request *request, int failure) noexcept nogil:
-    """Answer a request that changes something, synced first if it said FUA (X21)."""
-    if failure == 0 and request.flags & CMD_FLAG_FUA and request.type != CMD_FLUSH and request.type != CMD_CACHE:
-        failure = store_sync(&c.holding.store)
+cdef inline bint wants_sync(const Request *request) noexcept nogil:
+    """Whether it changes something and said FUA (X21)."""
+    return request.flags & CMD_FLAG_FUA != 0 and request.type != CMD_FLUSH and request.type != CMD_CACHE
+
+
+cdef int sync_if_asked(Store *store, const Request *request) noexcept nogil:
+    return store_sync(store) if wants_sync(request) else 0
+
+
+cdef int say_outcome(Outbox *box, Served *c, const Request *request, int failure) noexcept nogil:
+    """Answer a request that brings no data."""
     if failure:
-        return say_error(&w.box, c, request, nbd_error(failure))
-    return say_done(&w.box, c, request)
+        return say_error(box, c, request, nbd_error(failure))
+    return say_done(box, c, request)

@@ -2,13 +2,13 @@
 
 
 cdef uint64_t context_extent(
-    Served *c, uint32_t context, uint64_t offset, uint64_t limit, uint64_t *length
+    Served *c, Store *store, uint32_t context, uint64_t offset, uint64_t limit, uint64_t *length
 ) noexcept nogil:
     """The status in one context of the extent that begins at `offset`, and its length, cut at `limit`.
 
     Here a context that is not base:allocation finds its source; of one that has gone everything is to be assumed.
     """
-    return store_extent(&c.holding.store, offset, limit, length)
+    return store_extent(store, offset, limit, length)
 
 
 cdef inline bint status_payload_is_here(const Worker *w, const Request *request) noexcept nogil:
@@ -18,22 +18,37 @@ cdef inline bint status_payload_is_here(const Worker *w, const Request *request)
 
 
 cdef int do_block_status(Worker *w, Served *c, Request *request) noexcept nogil:
-    """One chunk for each context selected, or each that the payload names (X44, X64); the last says DONE."""
-    cdef uint32_t chosen = (<uint32_t>1 << c.agreed.contexts) - 1, error, i
+    """Find out which contexts are to answer: those that the payload names, or all (X44, X64); a filter may delay it."""
+    cdef uint32_t chosen = (<uint32_t>1 << c.agreed.contexts) - 1, error
+    cdef Job *job
     if request.payload:
         error = judge_status_payload(request, w.buffer + w.used, &c.export.facts, &c.agreed, &chosen)
         w.used += request.payload
         if error:
             return say_error(&w.box, c, request, error)
+    if not c.export.filtered and c.holding.store.hand != STORE_AWAY:
+        return say_status(&w.box, c, &c.holding.store, request, chosen)
+    job = new_job(c, request)
+    if job == NULL:
+        return -1
+    job.contexts = chosen
+    return submit(c, job)
+
+
+cdef int say_status(Outbox *box, Served *c, Store *store, const Request *request, uint32_t chosen) noexcept nogil:
+    """One chunk for each context chosen, of which there is one at least; the last says DONE."""
+    cdef uint32_t i
     for i in range(c.agreed.contexts):
         if chosen >> i & 1:
             chosen ^= <uint32_t>1 << i
-            if say_extents(&w.box, c, request, c.agreed.ids[i], 0 if chosen else REPLY_DONE) < 0:
+            if say_extents(box, c, store, request, c.agreed.ids[i], 0 if chosen else REPLY_DONE) < 0:
                 return -1
     return 0
 
 
-cdef int say_extents(Outbox *box, Served *c, Request *request, uint32_t context, uint16_t flags) noexcept nogil:
+cdef int say_extents(
+    Outbox *box, Served *c, Store *store, const Request *request, uint32_t context, uint16_t flags
+) noexcept nogil:
     """Extents of one context inside the request: neighbours differ, at most EXTENTS_MOST (X45 to X49)."""
     cdef uint64_t offset = request.offset, end = request.offset + request.length, length = 0, run = 0
     cdef uint32_t most = 1 if request.flags & CMD_FLAG_REQ_ONE else EXTENTS_MOST, count = 0
@@ -44,7 +59,7 @@ cdef int say_extents(Outbox *box, Served *c, Request *request, uint32_t context,
         return -1
     descriptor = room + encode_status_chunk(room, c.agreed.extended, flags, request, context, 0)
     while offset < end:
-        state = whole_blocks(c, context, offset, end, &length)
+        state = whole_blocks(c, store, context, offset, end, &length)
         if count and state == last:
             run += length
         elif count == most:
@@ -61,13 +76,14 @@ cdef int say_extents(Outbox *box, Served *c, Request *request, uint32_t context,
 
 
 cdef uint64_t whole_blocks(
-    Served *c, uint32_t context, uint64_t offset, uint64_t end, uint64_t *length
+    Served *c, Store *store, uint32_t context, uint64_t offset, uint64_t end, uint64_t *length
 ) noexcept nogil:
     """context_extent in multiples of the minimum block (X49, X62): in a block of two minds both states are told.
 
     Of base:allocation that is what both have (a hole beside data is data), of other contexts what either has.
     """
-    cdef uint64_t block = c.export.facts.minimum, part, state = context_extent(c, context, offset, end, length)
+    cdef uint64_t block = c.export.facts.minimum, part
+    cdef uint64_t state = context_extent(c, store, context, offset, end, length)
     if length[0] % block == 0 or offset + length[0] == end:
         return state
     if length[0] > block:
@@ -76,8 +92,8 @@ cdef uint64_t whole_blocks(
     end = offset + block
     while offset + length[0] < end:
         if context == ALLOCATION_CONTEXT:
-            state &= context_extent(c, context, offset + length[0], end, &part)
+            state &= context_extent(c, store, context, offset + length[0], end, &part)
         else:
-            state |= context_extent(c, context, offset + length[0], end, &part)
+            state |= context_extent(c, store, context, offset + length[0], end, &part)
         length[0] += part
     return state

@@ -11,6 +11,8 @@ cdef extern from "<sys/epoll.h>" nogil:
         uint32_t events
         epoll_data_t data
     enum:
+        EPOLLERR
+        EPOLLHUP
         EPOLLIN
         EPOLLOUT
         EPOLLONESHOT
@@ -143,10 +145,14 @@ cdef void arm(Served *c) noexcept nogil:
     cdef uint32_t events = EPOLLONESHOT
     if not c.leaving and (c.backlog == NULL or not box_full(c.backlog)):
         events |= EPOLLIN
-    if c.backlog != NULL or c.held:
-        events |= EPOLLOUT          # held: true at once, for requests may wait in `kept`
+    if c.sated or c.withheld:
+        events &= ~<uint32_t>EPOLLIN
+    if (c.backlog != NULL and not c.withheld) or c.held or c.work != NULL and c.work.finished != NULL:
+        events |= EPOLLOUT          # held: true at once, for requests may wait in `kept`; so is a finished job's reply
     c.held = False
-    c.taken = False
+    if c.work != NULL:
+        c.work.called = False
+    oma_give(&c.taken)
     watch(c.table, EPOLL_CTL_MOD, c.channel.fd, events, c)
 
 
@@ -163,9 +169,14 @@ cdef void end_the_idle(Table *table, Export *export) noexcept nogil:
     """Hang up on parked clients that await no reply; a worker sees it and ends them."""
     cdef Served *c = table.connections
     while c != NULL:
-        if (export == NULL or c.export == export) and not c.taken and c.holding == NULL:
+        if (export == NULL or c.export == export) and not c.taken and c.holding == NULL and c.in_flight == 0:
             server_shutdown(c.channel.fd, SHUT_RDWR)
         c = c.next
+
+
+cdef inline bint holds(const Served *c) noexcept nogil:
+    """Whether a drain of its generation waits for the client to take something."""
+    return c.holding != NULL or c.work != NULL and c.work.held != 0
 
 
 cdef void end_the_quiet(Table *table, Export *export, bint all_of_them) noexcept nogil:
@@ -173,30 +184,23 @@ cdef void end_the_quiet(Table *table, Export *export, bint all_of_them) noexcept
     cdef Served *c = table.connections
     cdef bint ending = export == NULL or export.state == EXPORT_ENDING
     while c != NULL:
-        if (export == NULL or c.export == export) and (ending or c.holding != NULL) and c.quiet < QUIET_STEPS:
+        if (export == NULL or c.export == export) and (ending or holds(c)) and c.quiet < QUIET_STEPS:
             if all_of_them:
                 c.quiet = QUIET_STEPS
-            elif c.moved != c.moved_before or (c.taken and not c.waiting):
+            elif c.moved != c.moved_before or (c.taken and not c.waiting) or (c.work != NULL and c.work.jobs):
                 c.moved_before, c.quiet = c.moved, 0
             else:
                 c.quiet += 1
             if c.quiet == QUIET_STEPS:
                 server_shutdown(c.channel.fd, SHUT_RDWR)
-                if c.export != NULL and c.holding != NULL:
+                if c.export != NULL and (c.in_flight or holds(c)):
                     c.export.stalled += 1
         c = c.next
 
 
 cdef bint wait_changed(Table *table, int64_t limit) noexcept nogil:
     """Wait for a change or `limit` milliseconds; False when the time was over."""
-    cdef server_timespec until
-    server_gettime(SERVER_MONOTONIC, &until)
-    until.tv_sec += limit // 1000
-    until.tv_nsec += (limit % 1000) * 1000000
-    if until.tv_nsec >= 1000000000:
-        until.tv_sec += 1
-        until.tv_nsec -= 1000000000
-    return pthread_cond_timedwait(&table.changed, &table.lock, &until) == 0
+    return wait_until(&table.changed, &table.lock, nanoseconds() + limit * 1000000)
 
 
 cdef void drain(Table *table, Export *export, uint32_t *busy, int64_t most) noexcept nogil:
@@ -214,6 +218,7 @@ cdef void drain(Table *table, Export *export, uint32_t *busy, int64_t most) noex
 cdef void release_the_held(Table *table, Export *export) noexcept nogil:
     """Connections that stopped for a retarget go on; EPOLLOUT is true at once, for requests may wait in `kept`."""
     cdef Served *c = table.connections
+    release_jobs(table, export)
     while c != NULL:
         if c.export == export and c.held and not c.taken:
             c.held = False

@@ -24,6 +24,7 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_cond_init(pthread_cond_t *condition, pthread_condattr_t *attributes)
     int pthread_condattr_init(pthread_condattr_t *attributes)
     int pthread_condattr_setclock(pthread_condattr_t *attributes, int clock)
+    int pthread_cond_signal(pthread_cond_t *condition)
     int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *mutex, const server_timespec *until)
     int pthread_create(pthread_t *thread, pthread_attr_t *attributes, void *(*body)(void *) noexcept nogil, void *of)
     int pthread_join(pthread_t thread, void **result)
@@ -58,6 +59,13 @@ cdef enum:
     QUIET_STEPS = 4                 # looks without movement, then the connection is shut down (2 s, D6)
     DRAIN_MOST = 30000              # milliseconds for a drain in all, however lively the clients are
     STOP_MOST = 5000                # the same when the server ends
+    JOBS_MOST = 128                 # requests of one connection that are done elsewhere at a time
+    JOB_BYTES_MOST = 16777216       # bytes that they move, unless it is one alone; with more it is not read from
+    READ_PIECE = 4194304            # a longer READ done elsewhere comes in pieces, where chunks were agreed
+    POOL_MOST = 64                  # threads that wait for stores
+    POOL_IDLE = 2000                # milliseconds after which such a thread ends
+    FILTER_OPEN = 8                 # the place of entering among the delays of commands
+    FILTER_COMMANDS = 9
 
 cdef enum WatchKind:
     WATCH_CONNECTION
@@ -74,6 +82,25 @@ cdef struct Generation:
     uint64_t number
     uint32_t holders                # connections with requests in hand that began with it
 
+cdef enum FilterKind:
+    FILTER_DELAY
+    FILTER_ERROR
+    FILTER_RATE
+    FILTER_PAUSE
+
+cdef struct Filter:                 # each kind uses its own; times are nanoseconds
+    FilterKind kind
+    uint32_t commands               # FILTER_ERROR: bits by command number
+    uint32_t error                  # an NBD error
+    uint32_t every, next            # 0: that is not asked
+    uint32_t met                    # requests that it has judged so far
+    uint64_t chance                 # in 2^32
+    uint64_t start, end             # only what touches these bytes
+    bint refuse_fast_zero           # FILTER_DELAY
+    int64_t[FILTER_COMMANDS] delay
+    uint64_t[2] rate                # FILTER_RATE: bytes a second read, written; 0: any
+    int64_t[2] paid                 # when all that was let through will have been at its rate
+
 cdef enum ExportState:
     EXPORT_OPEN
     EXPORT_HELD                     # a retarget waits for the requests in hand
@@ -88,6 +115,9 @@ cdef struct Export:
     uint32_t name_length
     ExportFacts facts
     ExportState state
+    Filter *filters                 # in the order in which requests pass them
+    uint32_t filter_count
+    bint filtered                   # there are some; may be read without the lock
     Generation *current
     uint32_t connections
     uint32_t stalled
@@ -98,18 +128,21 @@ cdef enum PieceKind:
     PIECE_FILE                      # a range of the generation held
     PIECE_ZEROES                    # what a failed or null store has instead
     PIECE_ERROR                     # the error chunk behind a range that was filled up (X28)
+    PIECE_OWNED                     # memory of its own, from `offset` on, freed when it is sent
 
 cdef struct Piece:
     PieceKind kind
     uint32_t error                  # of a range that failed: an NBD error
     uint64_t offset, left, cookie
     uint64_t begin                  # the request's offset: an extended error chunk repeats it (X60)
+    uint8_t *memory                 # PIECE_OWNED
 
 cdef struct Outbox:
     uint8_t *bytes
     size_t at, have, capacity       # the next byte to send, bytes queued, bytes of memory
     Piece *pieces
     uint32_t first, count, room     # the piece being sent, pieces queued, pieces of memory
+    size_t owned                    # bytes queued that pieces own
     bint blocked                    # the socket took no more
 
 cdef struct Opening:                # a connection in its handshake
@@ -117,8 +150,38 @@ cdef struct Opening:                # a connection in its handshake
     int64_t deadline
     uint8_t *text                   # of the worker at hand: a description outlives its export there
 
+cdef struct Job:                    # a request that is done elsewhere: it waits in a filter, or for the store
+    Job *next                       # in the pool's queue, among its held ones, or among the connection's finished
+    Served *connection
+    Generation *generation          # held from when it may begin; NULL before
+    Request request
+    uint32_t contexts               # of a BLOCK_STATUS: which of those agreed are to answer
+    uint64_t cost                   # bytes it counts among those of its connection
+    int64_t due                     # nanoseconds: the filters let it go on then
+    uint32_t error                  # an NBD error that stands in for the store's answer
+    bint paused                     # held by a filter, not by a retarget
+    bint admitted                   # the filters are behind it
+    bint written                    # a WRITE that is done but for its sync
+    uint8_t *payload                # of a WRITE
+    size_t have                     # bytes of it
+    uint8_t *memory                 # once finished: what to free,
+    uint8_t *reply                  # what to send,
+    size_t length                   # and how much
+    uint64_t done, left             # of a READ in pieces: bytes up to the end of this one, and behind it
+
+cdef struct Work:                   # what a connection has elsewhere
+    Job *finished                   # by the lock
+    Job *finished_last
+    uint32_t jobs                   # not finished, by the lock
+    uint32_t held                   # pieces of a READ that hold their generation until the client takes them
+    bint called                     # parked, and epoll was told that something is finished
+    bint gone                       # the connection has ended and goes when its last job is back
+    Job *write                      # the owner's: its payload is being received
+    uint64_t bytes                  # the owner's: what its jobs move
+
 cdef struct Served:                 # a connection
     WatchKind kind
+    int taken                       # a worker has it; whoever turns 0 into 1 does, and nobody else touches what follows
     Channel channel
     Table *table
     Served *previous
@@ -126,33 +189,60 @@ cdef struct Served:                 # a connection
     Export *export                  # entered; NULL in the handshake
     Generation *holding             # of the requests in hand; NULL between them
     Opening *opening                # NULL in the transmission phase
+    Work *work                      # NULL if nothing of it ever went elsewhere
+    uint32_t in_flight              # requests elsewhere, until their replies are in the outbox
     Outbox *backlog                 # replies that wait while no worker has the connection
     uint8_t *kept                   # input that waits likewise
     uint32_t kept_length
     uint32_t write_error            # the write under way is refused or has failed; its payload is consumed
     Request write                   # under way: its payload is not all here; `payload` is what is left, `offset` moves
     uint64_t write_begin            # the offset it came with
-    bint writing
-    bint large                      # the last request was a large WRITE: the next header is received alone
+    uint8_t writing
+    uint8_t large                   # the last request was a large WRITE: the next header is received alone
     Negotiated agreed
     uint64_t peer                   # whose it is (peer_of); 0 where nobody counts
     uint64_t moved, moved_before    # bytes that went either way; as a drain saw it last
     uint8_t quiet                   # looks of a drain without movement
-    bint taken, waiting             # a worker has it; that worker waits for the socket
-    bint leaving                    # DISC or end of input: replies are sent, nothing is read
-    bint held                       # stopped at the boundary of a request for a retarget
+    uint8_t waiting                 # the worker that has it waits for the socket
+    uint8_t sated                   # no room for the next request until one of those elsewhere is back
+    uint8_t withheld                # entering takes its time: nothing is sent or read before
+    uint8_t parted                  # by DISC: what it asked for is done, though nobody waits for it (X52)
+    uint8_t leaving                 # DISC or end of input: replies are sent, nothing is read
+    uint8_t held                    # stopped at the boundary of a request for a retarget
 
 cdef struct Listener:
     WatchKind kind
     int fd
     Listener *next
 
+cdef struct Table
+
+cdef struct PoolThread:
+    Table *table
+    pthread_t thread
+    bint started, ended             # ended: to be joined, then the place is free
+
+cdef struct Pool:                   # all of it by Table.lock
+    pthread_cond_t work             # a job may begin
+    pthread_cond_t time             # the earliest due time is another
+    Job *first                      # jobs that may begin, in order
+    Job *last
+    Job *held                       # jobs that wait for a change: of filters, or of a retarget's end
+    Job **waiting                   # a heap: jobs by due time, the earliest first
+    uint32_t ready, waiting_count, waiting_room
+    uint32_t threads, idle          # idle: without a job, or just started
+    bint watched                    # one of the idle waits for the earliest due time
+    bint stopping
+    PoolThread[POOL_MOST] thread
+
 cdef struct Table:
     pthread_mutex_t lock
     pthread_cond_t changed          # holders or connections became fewer
     Export *exports
     Served *connections
+    Served *retired                 # ended connections that an event may still name; their memory is used again
     Listener *listeners
+    Pool pool
     uint64_t generations            # given out so far
     uint32_t connection_count, connection_limit, opening_count, refused
     uint32_t client_limit           # connections that one client may have; 0: as many as there are
@@ -180,6 +270,7 @@ cdef struct Worker:
     Outbox box
     Counts counts                   # of the batch in hand
     int ready                       # directions known to be ready
+    bint hung_up                    # the event said that the peer is gone
     uint32_t turns
 
 
@@ -188,3 +279,10 @@ cdef inline int64_t milliseconds() noexcept nogil:
     cdef server_timespec now
     server_gettime(SERVER_MONOTONIC, &now)
     return <int64_t>now.tv_sec * 1000 + now.tv_nsec // 1000000
+
+
+cdef inline int64_t nanoseconds() noexcept nogil:
+    """Of the same clock."""
+    cdef server_timespec now
+    server_gettime(SERVER_MONOTONIC, &now)
+    return <int64_t>now.tv_sec * 1000000000 + now.tv_nsec

@@ -47,8 +47,14 @@ cdef extern from "<unistd.h>" nogil:
 cdef extern from * nogil:
     """
     #define oma_add(value, more) __atomic_add_fetch(value, more, __ATOMIC_RELAXED)
+    #define oma_take(flag) (__atomic_exchange_n(flag, 1, __ATOMIC_ACQUIRE) == 0)
+    #define oma_give(flag) __atomic_store_n(flag, 0, __ATOMIC_RELEASE)
+    #define oma_look(count) __atomic_load_n(count, __ATOMIC_ACQUIRE)
     """
     int oma_add(int *value, int more)
+    bint oma_take(int *flag)
+    void oma_give(int *flag)
+    int oma_look(const int *flag)
 
 
 cdef void open_pipe(Worker *w) noexcept nogil:
@@ -137,7 +143,8 @@ cdef void *worker_main(void *of) noexcept nogil:
             tick(table)
         elif what.kind == WATCH_LISTENER:
             accept_one(w, <Listener *>what)
-        else:
+        elif oma_take(&(<Served *>what).taken):
+            w.hung_up = event.events & <uint32_t>(EPOLLHUP | EPOLLERR) != 0
             w.ready = (WAIT_READ if event.events & ~<uint32_t>EPOLLOUT else 0)
             w.ready |= (WAIT_WRITE if event.events & ~<uint32_t>EPOLLIN else 0)
             attend(w, <Served *>what)
@@ -196,6 +203,8 @@ cdef int table_begin(Table *table) noexcept nogil:
     pthread_condattr_init(&attributes)
     pthread_condattr_setclock(&attributes, SERVER_MONOTONIC)
     pthread_cond_init(&table.changed, &attributes)
+    pthread_cond_init(&table.pool.work, &attributes)
+    pthread_cond_init(&table.pool.time, &attributes)
     table.epoll = epoll_create1(EPOLL_CLOEXEC)
     table.tick.kind, table.tick.fd = WATCH_TICK, timerfd_create(SERVER_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)
     table.stop.kind, table.stop.fd = WATCH_END, eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
@@ -209,6 +218,11 @@ cdef int table_begin(Table *table) noexcept nogil:
 cdef void table_end(Table *table) noexcept nogil:
     """Close what table_begin opened and the listeners, once the workers are gone."""
     cdef Listener *listener = table.listeners
+    cdef Served *c = table.retired
+    while c != NULL:
+        table.retired = c.next
+        free(c)
+        c = table.retired
     while listener != NULL:
         table.listeners = listener.next
         server_close(listener.fd)

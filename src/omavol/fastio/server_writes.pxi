@@ -5,16 +5,51 @@
 
 cdef int begin_write(Worker *w, Served *c, Request *request, uint32_t error) noexcept nogil:
     """Await the payload, of a refused request too (X14), unless it is so long that it can only be an attack (X15)."""
+    cdef Job *job
     if error and request.payload > SURELY_NO_ATTACK:
         return -1
     w.counts.changes += error == 0
+    if error == 0 and (c.export.filtered or c.holding.store.hand == STORE_AWAY):
+        c.large = False
+        job = new_job(c, request)
+        if job == NULL:
+            return -1
+        c.work.write = job
     c.write, c.write_begin, c.write_error, c.writing = request[0], request.offset, error, True
     return 0
+
+
+cdef inline bint for_job(const Served *c) noexcept nogil:
+    """Whether the payload under way is kept for a job that writes it all at once."""
+    return c.work != NULL and c.work.write != NULL
+
+
+cdef Verdict receive_for_job(Worker *w, Served *c) noexcept nogil:
+    """Receive payload to where a job writes it from, when none of it is in the receive buffer."""
+    cdef Job *job = c.work.write
+    cdef ssize_t n = channel_receive(&c.channel, job.payload + job.have, c.write.payload)
+    if n == CHANNEL_BROKEN:
+        return END
+    if n == CHANNEL_CLOSED:
+        c.leaving = True
+    if n <= 0:
+        return GO_ON
+    job.have += <size_t>n
+    w.counts.bytes_written += <uint64_t>n
+    c.moved += <uint64_t>n
+    c.write.payload -= <uint64_t>n
+    c.writing = c.write.payload != 0
+    if c.writing:
+        return GO_ON
+    return GO_ON if end_write(w, c) == 0 else END
 
 
 cdef bint take_payload(Worker *w, Served *c) noexcept nogil:
     """Write what is here of the payload; False if more has to come first: whole payloads are written at once."""
     cdef size_t have = w.have - w.used
+    if for_job(c):
+        write_some(w, c, c.write.payload if have > c.write.payload else have)
+        return not c.writing
     if have < c.write.payload and (
         have < RECEIVE_BUFFER // 2 or c.write.payload <= RECEIVE_BUFFER - request_size(c.agreed.extended)
     ):
@@ -24,9 +59,13 @@ cdef bint take_payload(Worker *w, Served *c) noexcept nogil:
 
 
 cdef void write_some(Worker *w, Served *c, size_t length) noexcept nogil:
-    """Write (or drop, after an error) `length` bytes of payload from the receive buffer."""
+    """Write (or drop, after an error, or keep for a job) `length` bytes of payload from the receive buffer."""
     cdef int failure
-    if c.write_error == 0 and length:
+    if for_job(c):
+        memcpy(c.work.write.payload + c.work.write.have, w.buffer + w.used, length)
+        c.work.write.have += length
+        w.counts.bytes_written += length
+    elif c.write_error == 0 and length:
         if length == c.write.payload:
             server_failpoint(b"serve.write-received")
         failure = store_write(&c.holding.store, w.buffer + w.used, length, c.write.offset)
@@ -82,9 +121,15 @@ cdef bint empty_pipe(Worker *w, Served *c, size_t left, int failure) noexcept no
 
 
 cdef int end_write(Worker *w, Served *c) noexcept nogil:
-    """Answer the WRITE whose last byte was just taken."""
+    """Answer the WRITE whose last byte was just taken, or send it on its way."""
+    cdef Job *job
+    if for_job(c):
+        job, c.work.write = c.work.write, NULL
+        return submit(c, job)
     c.write.offset = c.write_begin
     if c.write_error:
         return say_error(&w.box, c, &c.write, c.write_error)
     server_failpoint(b"serve.write-done")
-    return say_outcome(w, c, &c.write, 0)
+    if wants_sync(&c.write) and c.holding.store.hand != STORE_AT_HAND:
+        return sync_elsewhere(c, &c.write)
+    return say_outcome(&w.box, c, &c.write, sync_if_asked(&c.holding.store, &c.write))

@@ -21,6 +21,7 @@ __all__ = [
     "Remove",
     "Retarget",
     "ServedExport",
+    "SetFilters",
 ]
 
 MESSAGE_LIMIT = 1 << 20
@@ -52,11 +53,21 @@ class Remove(msgspec.Struct, tag="remove", tag_field="command", kw_only=True):
     name: str
 
 
+class SetFilters(msgspec.Struct, tag="set_filters", tag_field="command", kw_only=True):
+    """Put these filters before the store of an export, in place of those it has; an empty list takes all away.
+
+    A filter is a text (omavol.serve.filters). Who waits in one passes the new ones as if it had just come.
+    """
+
+    name: str
+    filters: list[str]
+
+
 class ListExports(msgspec.Struct, tag="list", tag_field="command"):
     """Every export with its counters."""
 
 
-Command = Hello | Add | Retarget | Remove | ListExports
+Command = Hello | Add | Retarget | Remove | SetFilters | ListExports
 
 
 class ServedExport(msgspec.Struct, kw_only=True):
@@ -77,6 +88,7 @@ class ServedExport(msgspec.Struct, kw_only=True):
     flushes: int
     stalled_clients: int
     failed: int
+    filters: list[str] = []
 
 
 class Listing(msgspec.Struct, tag="listing", tag_field="answer", kw_only=True):

@@ -20,6 +20,7 @@ from omavol.schema.control import (
     Refused,
     Remove,
     Retarget,
+    SetFilters,
 )
 from omavol.serve.errors import ControlFailed, ControlRefused
 
@@ -32,8 +33,8 @@ class ControlClient:
     """A connection to `omavol serve --control`; a context manager. One thread at a time.
 
     Every call raises ControlRefused (`code`: unknown_export, export_exists, export_busy, size_differs, too_small,
-    not_a_disk, bad_descriptor, bad_name, bad_request, stopping) or ControlFailed when there is no answer; after
-    ControlFailed the client is closed. `timeout` is seconds for an answer; `drain` for those that wait for clients.
+    not_a_disk, bad_descriptor, bad_name, bad_filter, bad_request, stopping) or ControlFailed when there is no answer;
+    after ControlFailed the client is closed. `timeout` is seconds for an answer; `drain` where clients are waited for.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 15.0, drain: float = DRAIN_TIMEOUT) -> None:
@@ -79,6 +80,10 @@ class ControlClient:
     def remove(self, name: str) -> Done:
         """End the export and its clients; `export.failed` tells a sync that failed."""
         return self._done(Remove(name=name), [], self._drain)
+
+    def set_filters(self, name: str, filters: Sequence[str]) -> Done:
+        """Replace the filters of an export (omavol.serve.filters); with none the ways are free again."""
+        return self._done(SetFilters(name=name, filters=list(filters)), [], self._timeout)
 
     def _listing(self, command: Command) -> Listing:
         answer = self._ask(command, [], self._timeout)

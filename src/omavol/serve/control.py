@@ -23,6 +23,7 @@ from omavol.schema.control import (
     Refused,
     Remove,
     Retarget,
+    SetFilters,
 )
 from omavol.serve.errors import ServeError
 from omavol.serve.listeners import bind_unix
@@ -150,6 +151,8 @@ class ControlServer:
             case Remove():
                 failpoint.reach("serve.export-removing")
                 export = table.remove(command.name)
+            case SetFilters():
+                export = table.set_filters(command.name, command.filters)
         return Done(incarnation=self._incarnation, export=export)
 
     def _listing(self) -> Listing:

@@ -6,12 +6,14 @@ import fcntl
 import os
 import stat
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omavol._fastio import Server, TableError
 from omavol.schema.control import ServedExport
 from omavol.serve.errors import ExportRefused
+from omavol.serve.filters import parse_all
 from omavol.serve.limits import Limits
 from omavol.serve.listeners import Listener
 
@@ -27,8 +29,11 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 
 class ExportTable:
     """The server's table and its listeners. Any thread may call any method; `stop` is the last call."""
 
-    def __init__(self, limits: Limits, *, hidden: bool = False) -> None:
-        """`hidden`: names are secrets, LIST is refused."""
+    def __init__(self, limits: Limits, *, hidden: bool = False, filters: Sequence[str] = ()) -> None:
+        """`hidden`: names are secrets, LIST is refused. `filters`: what every export begins with (BadFilter)."""
+        self._first_filters = list(filters)
+        self._first_rows = parse_all(filters)
+        self._filters: dict[str, list[str]] = {}  # of the exports that have others by now
         self._server = Server(
             workers=limits.workers,
             connections=limits.connections,
@@ -81,7 +86,7 @@ class ExportTable:
 
     def _add(self, name: str, descriptor: int, size: int, read_only: bool, description: str) -> ServedExport:
         try:
-            return _served(self._server.add(name, descriptor, size, read_only, description))
+            return self._served(self._server.add(name, descriptor, size, read_only, description, self._first_rows))
         except TableError as error:
             raise _refused(name, error) from error
 
@@ -91,19 +96,37 @@ class ExportTable:
         if row is not None:
             _check_access(descriptor, row["read_only"])
         try:
-            return _served(self._server.retarget(name, descriptor, size))
+            return self._served(self._server.retarget(name, descriptor, size))
         except TableError as error:
             raise _refused(name, error) from error
 
     def remove(self, name: str) -> ServedExport:
         """End the export and its clients; returns when the descriptor is synced and closed."""
         try:
-            return _served(self._server.remove(name))
+            last = self._served(self._server.remove(name))
         except TableError as error:
             raise _refused(name, error) from error
+        self._filters.pop(name, None)
+        return last
+
+    def set_filters(self, name: str, filters: Sequence[str]) -> ServedExport:
+        """Put other filters before an export's store, at once; those that wait in one pass the new ones from the first.
+
+        BadFilter if one cannot be read, ExportRefused if there is no such export; then nothing has changed.
+        """
+        rows = parse_all(filters)
+        try:
+            facts = self._server.set_filters(name, rows)
+        except TableError as error:
+            raise _refused(name, error) from error
+        self._filters[name] = [*filters]
+        return self._served(facts)
 
     def list(self) -> list[ServedExport]:
-        return [_served(row) for row in self._server.list()]
+        return [self._served(row) for row in self._server.list()]
+
+    def _served(self, facts: Facts) -> ServedExport:
+        return ServedExport(**facts, filters=self._filters.get(facts["name"], self._first_filters))
 
     @property
     def connections(self) -> int:
@@ -169,10 +192,6 @@ def _check_access(descriptor: int, read_only: bool) -> None:
     if flags & os.O_APPEND or flags & os.O_PATH or flags & os.O_ACCMODE not in wanted:
         how = "reading" if read_only else "reading and writing"
         raise ExportRefused("bad_descriptor", f"the descriptor is not open for {how} at any place")
-
-
-def _served(facts: Facts) -> ServedExport:
-    return ServedExport(**facts)
 
 
 def _refused(name: str, error: TableError) -> ExportRefused:
