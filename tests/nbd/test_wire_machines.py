@@ -56,10 +56,12 @@ def talk(server: Pipe, client: Pipe, pieces: list[int]) -> None:
     """Carry bytes both ways, in pieces of these sizes over and over, until the client has its answer or an end."""
     for turn in range(20_000):
         piece = pieces[turn % len(pieces)]
-        if not server.over:
+        if not server.over and server.next is not Next.TLS:
             client.coming += server.step(piece)
         if not client.over:
             server.coming += client.step(piece)
+        if client.next is Next.TLS:
+            begin_tls(server, client)
         if client.next is Next.ANSWERED or client.over:
             return
         if server.over and not client.coming and client.next is Next.MORE:
@@ -67,17 +69,40 @@ def talk(server: Pipe, client: Pipe, pieces: list[int]) -> None:
     raise AssertionError("they talk for ever")
 
 
-@settings(max_examples=150, deadline=None)
+def begin_tls(server: Pipe, client: Pipe) -> None:
+    """Both stand at the end of what is said in the clear: nothing may be on its way or kept (T11, T12, T20)."""
+    assert server.next is Next.TLS
+    for pipe in (server, client):
+        assert not pipe.coming and not pipe.held
+        pipe.machine.secured()
+        assert not any(pipe.machine.agreed[fact] for fact in ("structured", "extended", "contexts"))
+        pipe.next = Next.MORE
+
+
+SERVERS = st.fixed_dictionaries(
+    {
+        "listed": st.booleans(),
+        "tls": st.integers(0, 2),
+        "tls_only": st.lists(st.sampled_from(list(MIXED)), max_size=2),
+        "compact": st.booleans(),
+        "contexts": st.sampled_from([(), [(b"web01", b"a:b", 7), (b"web01", b"x-oma:c", 8)]]),
+    }
+)
+WISHES = st.fixed_dictionaries({"extended": st.integers(0, 2), "tls": st.integers(0, 2)})
+
+
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(Goal), NAMES), min_size=1, max_size=5),
     CONTEXTS,
     st.integers(0, 2),
-    st.booleans(),
+    WISHES,
+    SERVERS,
     st.lists(PIECES, min_size=1, max_size=8),
 )
-def test_our_client_and_our_server_agree_whatever_is_asked(questions, wished, structured, listed, pieces):
-    server = Pipe(_wire.ServerMachine(MIXED, listed=listed))
-    machine = _wire.ClientMachine(structured, wished)
+def test_our_client_and_our_server_agree_whatever_is_asked(questions, wished, structured, wishes, offers, pieces):
+    server = Pipe(_wire.ServerMachine(MIXED, **offers))
+    machine = _wire.ClientMachine(structured, wished, **wishes)
     client = Pipe(machine)
     for goal, name in [*questions, (Goal.ABORT, b"")]:
         if client.over:
@@ -97,6 +122,10 @@ def test_our_client_and_our_server_agree_whatever_is_asked(questions, wished, st
             assert not client.coming and not client.held
             for fact in ("structured", "extended", "no_zeroes", "contexts", "allocation"):
                 assert machine.agreed[fact] == server.machine.agreed[fact], fact
+            count = machine.agreed["contexts"]
+            assert sorted(machine.contexts.values()) == sorted(server.machine.agreed["ids"][:count])
+            assert machine.agreed["extended"] >= (wishes["extended"] == 2)
+            assert machine.agreed["structured"] >= (structured == 2)
         elif goal is not Goal.ABORT:
             assert client.next is Next.ANSWERED
             assert bool(machine.refused) or goal is not Goal.GO
