@@ -4,6 +4,8 @@ import builtins
 from collections.abc import Sequence
 from typing import Literal, Protocol, TypedDict
 
+from omavol._channel import SecureChannel
+
 Fault = tuple[str, str, int, int, str]  # side, kind, code, offset, text
 
 class EndFacts(Protocol):
