@@ -95,10 +95,18 @@ def test_T2_a_client_that_is_not_fixed_has_no_tls():
 
 
 @pytest.mark.parametrize("number", [INFO, GO])
-def test_T6_info_and_go_of_an_export_that_wants_tls_say_so(number):
+def test_T6_T7_info_and_go_of_an_export_that_wants_tls_say_so_and_of_one_that_is_not_there(number):
     session = Session(tls=Tls.SELECTIVE, tls_only=[b"web01"])
     assert session.kinds(info(number)) == [TLS_REQD]
-    assert session.kinds(info(number, b"nope")) == [UNKNOWN]
+    assert [each[1:] for each in session.say(info(number))] == [each[1:] for each in session.say(info(number, b"nope"))]
+    assert session.kinds(contexts(SET_CONTEXT, BASE, name=b"nope"), option(STRUCTURED)) == [INVALID, ACK]
+    assert session.kinds(contexts(SET_CONTEXT, BASE, name=b"nope")) == [UNKNOWN]
+    assert inside(session).kinds(info(number, b"nope")) == [UNKNOWN]
+
+
+@pytest.mark.parametrize("number", [INFO, GO])
+def test_T6_an_export_that_wants_none_is_told_in_the_clear(number):
+    session = Session(tls=Tls.SELECTIVE, tls_only=[b"web01"])
     assert session.kinds(info(number, b"")) == [INFO_REPLY, INFO_REPLY, ACK]
 
 

@@ -66,8 +66,7 @@ cdef uint32_t _find(ServerHandshake *shake, const uint8_t *name, uint32_t length
     cdef ExportFacts *facts = &shake.facts
     memset(facts, 0, sizeof(ExportFacts))
     cdef uint32_t error = <uint32_t>shake.find(shake.owner, name, length, enter, facts)
-    if error == 0:
-        error = _tls_wanted(shake)
+    error = _without_tls(shake, error)
     if error:
         return error
     flags = facts.flags | TX_HAS_FLAGS

@@ -7,16 +7,18 @@ cdef inline bint _awaits_tls(const ServerHandshake *shake) noexcept nogil:
         and shake.option != OPT_STARTTLS and shake.option != OPT_ABORT
 
 
-cdef uint32_t _tls_wanted(const ServerHandshake *shake) noexcept nogil:
-    """0, or the refusal of an export that is there and is told inside TLS alone.
+cdef uint32_t _without_tls(const ServerHandshake *shake, uint32_t found) noexcept nogil:
+    """What the owner said of an export, as it is told outside TLS: one that is told inside alone is refused.
 
-    TLS_REQD answers INFO and GO where TLS can be had (T6), never anything else (T3, T8); EXPORT_NAME closes (T9).
+    TLS_REQD answers INFO and GO where TLS can be had (T6), of a name that nobody has, too: who has no TLS does not
+    learn which of them there are (T7). Nothing else gets it (T3, T8); EXPORT_NAME closes (T9).
     """
-    if shake.secured or not shake.facts.tls_only:
-        return 0
-    if shake.tls != TLS_NONE and (shake.option == OPT_INFO or shake.option == OPT_GO):
+    cdef bint described = shake.option == OPT_INFO or shake.option == OPT_GO
+    if shake.secured or (found and found != REP_ERR_UNKNOWN) or (found == 0 and not shake.facts.tls_only):
+        return found
+    if shake.tls != TLS_NONE and described:
         return REP_ERR_TLS_REQD
-    return REP_ERR_POLICY
+    return found if found else <uint32_t>REP_ERR_POLICY
 
 
 cdef void _starttls(ServerHandshake *shake, Turn *turn, uint32_t length) noexcept nogil:
