@@ -32,7 +32,9 @@ def nbdcopy_lane(
     )
 
 
-def engine_lane(source: _End, destination: _End, server: Server) -> Lane:
+def engine_lane(
+    source: _End, destination: _End, server: Server, *, before: Callable[[], object] = lambda: None
+) -> Lane:
     """The copy engine in this process, as a program uses it that is already there: no start of Python in its time."""
 
     def run() -> Sample:
@@ -42,7 +44,7 @@ def engine_lane(source: _End, destination: _End, server: Server) -> Lane:
         elapsed = time.perf_counter() - start
         return Sample(elapsed, _processor_time() - mine, processor_seconds(server.pid) - theirs)
 
-    return Lane(server.name, run, family=server.family)
+    return Lane(server.name, run, before, server.family)
 
 
 def _processor_time() -> float:

@@ -38,8 +38,8 @@ cdef double seconds_between(const load_timeval *begin, const load_timeval *end):
 cdef class LoadLoop:
     """One load: what is asked in, what came of it out. `run` may be called once, from one thread.
 
-    Either `fds` are negotiated nonblocking connections, which stay the caller's, with the TLS sessions of all of them in
-    `secured` (SecureChannel), or `address` (a packed struct
+    Either `fds` are negotiated nonblocking connections, which stay the caller's, with the TLS sessions of all of them
+    in `secured` (SecureChannel), or `address` (a packed struct
     sockaddr) and `name` say where `count` connections are made again and again, each asked one READ.
     """
 

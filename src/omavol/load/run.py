@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from omavol._fastio import LoadLoop
 from omavol.load.times import Times
-from omavol.nbd.client import ALLOCATION, connect
+from omavol.nbd.client import ALLOCATION, Connection, connect
 from omavol.nbd.errors import Breach, Disconnected, NbdError, NotAllowed, NotOffered, RequestFailed, TimedOut
 from omavol.nbd.handshake import Export, Wish
 from omavol.nbd.uri import Uri, parse
@@ -108,6 +108,11 @@ def run(load: Load) -> Result:
             return _run_connects(load, uri, export)
         with _connections(load, uri, first.detach(), export) as fds:
             return _run_requests(load, uri, export, fds)
+
+
+def _enter(uri: Uri, load: Load) -> Connection:
+    """A connection with compact headers: the loop says what every server understands."""
+    return connect(uri, timeout=load.timeout, extended=Wish.NEVER)
 
 
 def _check(load: Load) -> None:
