@@ -111,3 +111,28 @@ def test_what_is_refused_is_one_line(control, place, image, arguments, said):
 
 def test_no_server_at_the_socket_is_one_line(place):
     assert "no server at" in exports("list", "--control", place / "nothing", status=1)
+
+
+def test_points_are_taken_listed_and_forgotten(control, image):
+    exports("add", "a", image, "--control", control)
+    assert exports("point", "add", "a", "monday", "--control", control) == "a: point monday is taken\n"
+    assert "already" in exports("point", "add", "a", "monday", "--control", control, status=1)
+    assert "no name of a point" in exports("point", "add", "a", "x:y", "--control", control, status=1)
+    exports("point", "add", "a", "tuesday", "--control", control)
+    assert exports("point", "list", "a", "--control", control) == "monday\ntuesday\n"
+    assert exports("point", "drop", "a", "monday", "--control", control) == "a: point monday is forgotten\n"
+    assert json.loads(exports("list", "--json", "--control", control))["exports"][0]["points"] == ["tuesday"]
+    assert "no such point" in exports("point", "drop", "a", "monday", "--control", control, status=1)
+
+
+def test_a_retarget_to_the_same_content_keeps_the_points(control, place, image):
+    (place / "moved").write_bytes(image.read_bytes())
+    exports("add", "a", image, "--control", control)
+    exports("point", "add", "a", "monday", "--control", control)
+    uri = f"nbd+unix:///a?socket={place}/s"
+    for same, answer in ((("--same-content",), "unchanged"), ((), "changed")):
+        exports("retarget", "a", place / "moved", *same, "--control", control)
+        shown = subprocess.run(
+            [OMAVOL, "map", "--context", "x-oma:changed-since:monday", uri], capture_output=True, text=True, timeout=60
+        )
+        assert shown.stdout.split()[3:] == [answer]

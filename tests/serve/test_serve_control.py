@@ -4,16 +4,14 @@ import json
 import os
 import socket
 import stat
-import subprocess
 from pathlib import Path
 
 import pytest
-from benchmarks.servers import OMAVOL
-from raw_client import SERVER, Raw
 
 from omavol.nbd.wire import Command, Error, Option, OptionError
 from omavol.serve.client import ControlClient
 from omavol.serve.errors import ControlFailed, ControlRefused
+from raw_client import SERVER, Raw
 
 MIB = 1 << 20
 SIZE = 4 * MIB
@@ -220,8 +218,12 @@ def test_it_dies_at_its_named_places(command, place, image, opened, monkeypatch,
     assert (image.read_bytes()[:512] == b"p" * 512) == (name not in ("serve.export-added", "serve.write-received"))
 
 
-def test_a_control_server_serves_no_paths(place, image):
-    ended = subprocess.run(
-        [OMAVOL, "serve", "--control", place / "c", image], capture_output=True, text=True, timeout=60
-    )
-    assert ended.returncode == 1 and ended.stderr.count("\n") == 1
+def test_a_control_server_that_begins_with_paths_keeps_no_names_secret(command, place, image):
+    server = command("--unix", place / "s", "--control", place / "c", f"web01={image}")
+    assert server.uris == [f"nbd+unix:///web01?socket={place}/s"]
+    with Raw(place / "s", enter=False) as client, ControlClient(place / "c") as control:
+        client.hear(18)
+        client.say(b"\0\0\0\3")
+        assert [kind for kind, _ in client.option(Option.LIST)] == [SERVER, 1]
+        assert [export.name for export in control.list().exports] == ["web01"]
+        assert control.list().limits["connections"] > 0

@@ -36,6 +36,12 @@ command = click.Command(
     params=[
         click.Argument(["source"], metavar="SRC"),
         click.Argument(["destination"], metavar="DST"),
+        click.Option(
+            ["--changed-since"],
+            metavar="POINT",
+            help="Copy only what changed since a point of the source (omavol exports point), or since the bitmap of a"
+            " context named in full; the rest of DST stays as it is.",
+        ),
         *_options(),
     ],
     callback=_run,

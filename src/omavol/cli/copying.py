@@ -96,6 +96,7 @@ def run(
     verify: bool = False,
     json: bool = False,
     progress: bool = False,
+    changed_since: str | None = None,
 ) -> int:
     """Copy, say what went wrong in one line on standard error, and give the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python would hear of Ctrl-C when the loop in C is over
@@ -104,6 +105,8 @@ def run(
     )
     job = Job(source, destination, options)
     try:
+        if changed_since is not None:
+            job.changed = _changed(source, changed_since)
         if verify and destination == "null:":
             raise CopyError(
                 "destination null: cannot be read back; leave --verify out", code="copy.open", side="destination"
@@ -120,6 +123,19 @@ def run(
     if json:
         _say(_success(source, destination, result, verify))
     return 0
+
+
+def _changed(source: str, since: str) -> list[tuple[int, int]]:
+    """The ranges that a context marks: omavol serve's for a point, or the one named in full (qemu:dirty-bitmap:x)."""
+    from omavol.copy.extents import dirty_extents
+
+    if "://" not in source:
+        raise CopyError(
+            f"source {source}: a file does not know what changed; copy it from omavol serve --track",
+            code="copy.context",
+            side="source",
+        )
+    return dirty_extents(source, since if ":" in since else f"x-oma:changed-since:{since}")
 
 
 def _say(facts: dict[str, object]) -> None:

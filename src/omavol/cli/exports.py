@@ -68,16 +68,18 @@ def add(name: str, path: str, control: str, read_only: bool, size: int | None, d
 @click.argument("name")
 @click.argument("path")
 @_control
+@click.option("--same-content", is_flag=True, help="PATH holds the same bytes: the points of change tracking go on.")
 @_json
-def retarget(name: str, path: str, control: str, as_json: bool) -> None:
+def retarget(name: str, path: str, control: str, same_content: bool, as_json: bool) -> None:
     """Serve PATH under NAME instead, to the clients that are there too; no request is lost or refused.
 
-    Returns when every request on the old file is answered and the old file is synced and closed.
+    Returns when every request on the old file is answered and the old file is synced and closed. Unless it is told
+    otherwise, everything has changed since each of the export's points.
     """
     with _client(control) as client:
         export = _named(client.list(), name)
         with _opened(path, export.read_only) as (descriptor, whole):
-            done = client.retarget(name, descriptor, min(whole, export.size))
+            done = client.retarget(name, descriptor, min(whole, export.size), same_content=same_content)
     _report(done, as_json, "goes on from the new file")
 
 
@@ -93,6 +95,53 @@ def remove(name: str, control: str, as_json: bool) -> None:
     with _client(control) as client:
         done = client.remove(name)
     _report(done, as_json, "is not served any more")
+
+
+@command.group("point")
+def point() -> None:
+    """Take and forget points of change tracking: x-oma:changed-since:POINT tells what changed since.
+
+    What was answered before a point is taken is before it, what is answered later is a change since. An export has at
+    most 16. They outlast the server where it keeps them in a file (omavol serve --track).
+    """
+
+
+@point.command("add")
+@click.argument("name")
+@click.argument("point")
+@_control
+@_json
+def add_point(name: str, point: str, control: str, as_json: bool) -> None:
+    """Take POINT of the export NAME now.
+
+    Like a retarget it waits for the requests in hand; a client that takes and gives nothing for 2 s is hung up on.
+    """
+    with _client(control) as client:
+        done = client.add_point(name, point)
+    _report(done, as_json, f"point {point} is taken")
+
+
+@point.command("drop")
+@click.argument("name")
+@click.argument("point")
+@_control
+@_json
+def drop_point(name: str, point: str, control: str, as_json: bool) -> None:
+    """Forget POINT of the export NAME; its other points tell what they told before."""
+    with _client(control) as client:
+        done = client.drop_point(name, point)
+    _report(done, as_json, f"point {point} is forgotten")
+
+
+@point.command("list")
+@click.argument("name")
+@_control
+def list_points(name: str, control: str) -> None:
+    """Print the points of the export NAME, the oldest first, a line each."""
+    with _client(control) as client:
+        export = _named(client.list(), name)
+    for one in export.points:
+        click.echo(one)
 
 
 @contextmanager
@@ -134,7 +183,7 @@ def _report(done: Done, as_json: bool, what: str) -> None:
     if as_json:
         _print(done)
     else:
-        click.echo(f"{done.export.name}: {what}" + _stalled(done.export))
+        click.echo(f"{done.export.name or '(default)'}: {what}" + _stalled(done.export))
     if done.export.failed:
         why = os.strerror(done.export.failed)
         raise click.ClickException(f"{done.export.name}: the last sync failed, writes may be lost: {why}")

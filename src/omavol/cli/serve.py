@@ -13,6 +13,12 @@ __all__ = ["command"]
 EXPORTS = Group(
     "Exports",
     click.Option(["-r", "--read-only"], is_flag=True, help="Clients cannot write."),
+    click.Option(
+        ["--track"],
+        multiple=True,
+        metavar="[NAME=]FILE",
+        help="Keep in FILE what changes since the points of an export (omavol exports point); repeatable.",
+    ),
     click.Option(["--control"], metavar="SOCK", help="Serve what is handed in here; the name of an export is its key."),
 )
 
@@ -69,12 +75,21 @@ LIMITS = Group(
         show_default="no limit",
         help="The most connections of one client: a user (unix), an address (IPv4, vsock), a /64 (IPv6).",
     ),
+    click.Option(
+        ["--handshake-timeout"],
+        type=click.FloatRange(min=0, max=3600, min_open=True),
+        metavar="SECONDS",
+        default=10.0,
+        show_default=True,
+        help="For the whole negotiation of a client.",
+    ),
 )
 
 EXAMPLES = (
     ("omavol serve disk.img", "The file as the default export at nbd://localhost:10809/."),
     ("omavol serve --unix /run/d.sock -r a=one.img b=/dev/sdb", "Two exports by name, for reading, on a unix socket."),
     ("omavol serve --run 'nbdcopy \"$uri\" copy.img' disk.img", "A server for as long as one command runs."),
+    ("omavol serve --control c.sock --track web01.points disk.img", "What changes is kept, for incremental copies."),
     ("nbdinfo -- [ omavol serve -r disk.img ]", "Started by its client, by socket activation."),
     ("omavol serve --filter delay:10ms --filter error:EIO,write,every=100 d.img", "A slow disk that fails at times."),
 )
@@ -96,5 +111,8 @@ command = GroupedCommand(
 
     A PATH without a name is the default export; null:SIZE is a disk of zeroes that keeps nothing. Without --unix, --tcp
     and --vsock it listens on localhost:10809, or on the sockets that a service manager or a client hands in
-    (sd_listen_fds(3)). SIGTERM and SIGINT end it: requests in hand are answered, files are synced.""",
+    (sd_listen_fds(3)). SIGTERM and SIGINT end it: requests in hand are answered, files are synced.
+
+    What no option changes: a request of at most 32 MiB, 1 MiB of replies that wait for a client, 4096 options in a
+    negotiation, and 2 s for a client that takes and gives nothing while its export ends or is retargeted.""",
 )

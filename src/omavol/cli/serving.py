@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +30,7 @@ class Asked:
     exports: tuple[str, ...]
     read_only: bool
     filters: tuple[str, ...]
+    track: tuple[str, ...]
     control: str | None
     unix: tuple[str, ...]
     tcp: tuple[str, ...]
@@ -41,6 +43,7 @@ class Asked:
     pidfile: str | None
     connections: int
     connections_per_client: int
+    handshake_timeout: float
 
 
 @dataclass(frozen=True)
@@ -63,20 +66,25 @@ class Wanted:
 
 def run(asked: Asked) -> None:
     """Serve until something ends it; ClickException, in one line, for everything that is in the way."""
-    if bool(asked.exports) == bool(asked.control):
-        both = ", not both" if asked.exports else ""
-        raise click.ClickException("give the files to serve, or --control SOCK" + both)
+    if not (asked.exports or asked.control):
+        raise click.ClickException("give the files to serve, or --control SOCK")
     if asked.single and (asked.unix or asked.tcp or asked.vsock or asked.run is not None):
         raise click.ClickException("--single serves standard input alone: no listeners and no --run beside it")
-    with Lifetime() as lifetime, TemporaryDirectory(prefix="omavol-") as private:
+    # Its socket is gone by then; after --user the directory may not be ours any more, and stays empty.
+    private = TemporaryDirectory(prefix="omavol-", ignore_cleanup_errors=True) if asked.run is not None else None
+    with Lifetime() as lifetime, private or nullcontext("") as folder:
         controller: ControlServer | None = None
         table: ExportTable | None = None
         try:
-            limits = own_limits(asked.connections, asked.connections_per_client)
-            table = ExportTable(limits, hidden=asked.control is not None, filters=asked.filters)
+            limits = own_limits(asked.connections, asked.connections_per_client, asked.handshake_timeout)
+            secret = bool(asked.control) and not asked.exports
+            table = ExportTable(limits, hidden=secret, filters=asked.filters)
+            tracked = {file.name: file.path for file in map(Wanted.parse, asked.track)}
             for wanted in map(Wanted.parse, asked.exports):
-                _add(table, wanted, asked.read_only)
-            for listener in _listen(asked, private):
+                _add(table, wanted, asked.read_only, tracked.pop(wanted.name, None))
+            if tracked:
+                raise ServeError("unknown_export", f"--track is for {next(iter(tracked))!r}, which is not served here")
+            for listener in _listen(asked, folder):
                 table.listen(listener)
             if asked.control:
                 controller = ControlServer(asked.control, table, incarnation())
@@ -126,9 +134,9 @@ def _told(table: ExportTable) -> dict[str, str]:
     return {**os.environ, "uri": str(uri), "exportname": uri.export, **where}
 
 
-def _add(table: ExportTable, wanted: Wanted, read_only: bool) -> None:
+def _add(table: ExportTable, wanted: Wanted, read_only: bool, track: str | None) -> None:
     try:
-        table.add_path(wanted.name, wanted.path, read_only=read_only)
+        table.add_path(wanted.name, wanted.path, read_only=read_only, track=track)
     except ExportRefused as error:
         if error.code != "export_exists":
             raise
@@ -138,7 +146,7 @@ def _add(table: ExportTable, wanted: Wanted, read_only: bool) -> None:
 
 def _listen(asked: Asked, private: str) -> list[Listener]:
     """Every listener asked for, or none: what was bound before one fails is given back."""
-    mode = 0o666 if asked.control else None
+    mode = 0o666 if asked.control and not asked.exports else None  # who knows a secret name may come from any user
     listeners: list[Listener] = []
     try:
         listeners += activated(os.environ)

@@ -41,7 +41,7 @@ def changed_extents(end: End, context: str, timeout: float) -> list[tuple[int, i
             f"source {end.name}: the export has no context {context}",
             code="copy.context",
             side="source",
-            advice="Export the bitmap by name: qemu-nbd -B NAME, or block-export-add with bitmaps.",
+            advice="Export the bitmap by name: qemu-nbd -B NAME, or block-export-add; of omavol serve: take a point.",
         )
     extents, fault = _fastio.block_status(end.fds[0], end.contexts[context], end.size, timeout, extended=end.extended)
     if extents is None:

@@ -5,6 +5,8 @@ from libc.errno cimport EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 include "server_types.pxi"
 include "server_outbox.pxi"
 include "server_table.pxi"
+include "server_tracking.pxi"
+include "server_points.pxi"
 include "server_requests.pxi"
 include "server_reads.pxi"
 include "server_writes.pxi"
@@ -30,6 +32,10 @@ _REFUSALS = {
     BLOCK_DIFFERS: ("block_differs", "the new descriptor asks for larger blocks than clients were told (O_DIRECT)"),
     SERVER_STOPS: ("stopping", "the server is stopping"),
     NO_MEMORY: ("no_memory", "out of memory"),
+    POINT_EXISTS: ("point_exists", "the export has that point already"),
+    NO_SUCH_POINT: ("unknown_point", "the export has no such point"),
+    TOO_MANY_POINTS: ("too_many_points", f"an export has at most {POINTS_MOST} points"),
+    TRACKING_FAILED: ("tracking_failed", "the file of the changes cannot be written"),
 }
 
 
@@ -165,8 +171,10 @@ cdef class Server:
             _refuse(refusal)
         return _facts_of(name, &row)
 
-    def retarget(self, str name, int fd, uint64_t size):
+    def retarget(self, str name, int fd, uint64_t size, bint same_content=False):
         """Send new requests to `fd`; the facts after it. Returns when the old descriptor is synced and closed.
+
+        Unless it is the `same_content`, everything has changed since each of the export's points.
 
         TableError: unknown_export, size_differs, block_differs, export_busy, too_small, uneven_size, not_a_disk,
         stopping.
@@ -179,7 +187,7 @@ cdef class Server:
         cdef Refusal refusal
         _open(&store, fd, size)
         with nogil:
-            refusal = table_retarget(self.table, key_bytes, length, &store, &row)
+            refusal = table_retarget(self.table, key_bytes, length, &store, same_content, &row)
         if refusal != DONE:
             _refuse(refusal)
         return _facts_of(name, &row)
@@ -214,6 +222,22 @@ cdef class Server:
             free(rows)
             _refuse(refusal)
         return _facts_of(name, &row)
+
+    def track(self, str name, list layers, int fd, bint closed):
+        """Track the changes of an export from now on; `layers` are pairs of a context's name and the bits behind it.
+
+        `fd` (-1: none) is the file they were read from; `closed`: as it says. TableError: unknown_export, export_busy,
+        point_exists, stopping.
+        """
+        _begin_tracking(self.table, _key(name), _size_of(self.list(), name), layers, fd, closed)
+
+    def point(self, str name, str added=None, str dropped=None, int fd=-1):
+        """Add a point (its context's name in full), drop one, or do neither, with no request in hand.
+
+        `fd` is a new file for the layers that says open. TableError: unknown_export, export_busy, point_exists,
+        unknown_point, too_many_points, tracking_failed, stopping.
+        """
+        _change_points(self.table, _key(name), _size_of(self.list(), name), _key(added or ""), _key(dropped or ""), fd)
 
     def list(self):
         """The facts of every export, in the order they were added."""

@@ -39,6 +39,7 @@ cdef void begin_connection(Table *table, int fd) noexcept nogil:
         c.peer = peer_of(fd) if table.client_limit else 0
         opening.deadline = milliseconds() + table.handshake_limit
         server_handshake_begin(&opening.shake, c, find_export, name_export)
+        opening.shake.name_context = name_tracked
         lock(table)
         welcome = may_connect(table, c)
         if welcome:

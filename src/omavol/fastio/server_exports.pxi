@@ -26,6 +26,10 @@ cdef enum Refusal:
     BLOCK_DIFFERS
     SERVER_STOPS
     NO_MEMORY
+    POINT_EXISTS
+    NO_SUCH_POINT
+    TOO_MANY_POINTS
+    TRACKING_FAILED
 
 cdef enum:
     READING = TX_HAS_FLAGS | TX_SEND_FLUSH | TX_SEND_FUA | TX_SEND_DF | TX_CAN_MULTI_CONN | TX_SEND_CACHE \
@@ -52,6 +56,7 @@ cdef void export_free(Export *export) noexcept nogil:
         free(<void *>export.facts.description)
         free(export.filters)
         free(export.current)
+        tracking_free(export.tracking)
         free(export)
 
 
@@ -121,11 +126,12 @@ cdef void let_operate(Table *table) noexcept nogil:
 
 
 cdef Refusal table_retarget(
-    Table *table, const uint8_t *name, uint32_t length, const Store *store, Row *row
+    Table *table, const uint8_t *name, uint32_t length, const Store *store, bint same, Row *row
 ) noexcept nogil:
     """Hold, drain, sync the old descriptor, swap, resume, close the old one. Refused, `store` stays the caller's.
 
-    A sync that fails is latched on the new generation: writes that were answered are lost, and a FLUSH says so.
+    Unless the caller knows that the content is the `same`, everything has changed since each point. A sync that fails
+    is latched on the new generation: writes that were answered are lost, and a FLUSH says so.
     """
     cdef Generation *fresh = <Generation *>calloc(1, sizeof(Generation))
     cdef Generation *old
@@ -148,6 +154,8 @@ cdef Refusal table_retarget(
     unlock(table)
     fresh.store = store[0]
     fresh.store.failed = store_sync(&old.store)
+    if export.tracking != NULL and not same and fresh.store.failed == 0:
+        fresh.store.failed = all_changed(export.tracking)
     lock(table)
     table.generations += 1
     fresh.number = export.facts.generation = table.generations
@@ -192,6 +200,8 @@ cdef void finish_export(Export *export) noexcept nogil:
     cdef int failure = 0
     if not export.facts.flags & TX_READ_ONLY:
         store_sync(store)
+    if not store.failed:
+        close_for_good(export.tracking, store)
     failure = store_close(store)
     if not store.failed:
         store.failed = failure

@@ -226,13 +226,18 @@ cdef int change_store(Job *job) noexcept nogil:
     cdef Store *store = &job.generation.store
     cdef Request *request = &job.request
     cdef int failure = 0
-    if request.type == CMD_WRITE and not job.written:
+    if job.written:
+        return sync_if_asked(store, request)
+    failure = note_change(job.connection, request)  # anew: a point may have been taken since it came
+    if failure:
+        return failure
+    if request.type == CMD_WRITE:
         server_failpoint(b"serve.write-received")
         failure = store_write(store, job.payload, request.length, request.offset)
         free(job.payload)
         job.payload = NULL
         if failure == 0:
             server_failpoint(b"serve.write-done")
-    elif not job.written:
-        failure = do_simple(store, request)
+    else:
+        failure = do_simple(job.connection.export.tracking, store, request)
     return failure if failure else sync_if_asked(store, request)

@@ -103,6 +103,8 @@ cdef int do_request(Worker *w, Served *c, Request *request) noexcept nogil:
         return 0
     if c.export.state == EXPORT_ENDING:
         error = NBD_ESHUTDOWN
+    if error == 0:
+        error = nbd_error(note_change(c, request))
     c.large = request.type == CMD_WRITE and request.payload >= LARGE_WRITE and spliced(c)
     if request.payload and (request.type == CMD_WRITE or error):
         return begin_write(w, c, request, error)
@@ -115,7 +117,7 @@ cdef int do_request(Worker *w, Served *c, Request *request) noexcept nogil:
     if request.type == CMD_READ:
         return do_read(w, c, request)
     count_request(w, request)
-    failure = do_simple(&c.holding.store, request)
+    failure = do_simple(c.export.tracking, &c.holding.store, request)
     return say_outcome(&w.box, c, request, failure if failure else sync_if_asked(&c.holding.store, request))
 
 
@@ -134,11 +136,11 @@ cdef void count_request(Worker *w, const Request *request) noexcept nogil:
         w.counts.changes += 1
 
 
-cdef int do_simple(Store *store, const Request *request) noexcept nogil:
+cdef int do_simple(Tracking *tracking, Store *store, const Request *request) noexcept nogil:
     """The commands without payload either way; 0 or an errno."""
     if request.type == CMD_FLUSH:
         server_failpoint(b"serve.before-flush")
-        return store_sync(store)
+        return store_sync(store) or closed_record(tracking, store)
     if request.type == CMD_TRIM:
         return store_trim(store, request.offset, request.length)
     if request.type == CMD_WRITE_ZEROES and request.flags & CMD_FLAG_FAST_ZERO:

@@ -8,6 +8,8 @@ cdef uint64_t context_extent(
 
     Here a context that is not base:allocation finds its source; of one that has gone everything is to be assumed.
     """
+    if context != ALLOCATION_CONTEXT:
+        return tracked_extent(c.export.tracking, context, offset, limit, length)
     return store_extent(store, offset, limit, length)
 
 

@@ -122,6 +122,7 @@ cdef struct Export:
     uint32_t connections
     uint32_t stalled
     Counts counts
+    Tracking *tracking              # or NULL: what it changes is nobody's concern
 
 cdef enum PieceKind:
     PIECE_BYTES                     # the next `left` bytes of the outbox
@@ -244,6 +245,7 @@ cdef struct Table:
     Listener *listeners
     Pool pool
     uint64_t generations            # given out so far
+    uint32_t contexts               # ids of meta contexts likewise
     uint32_t connection_count, connection_limit, opening_count, refused
     uint32_t client_limit           # connections that one client may have; 0: as many as there are
     int vacant                      # an eventfd that hears when the last connection has ended, -1: nobody asked;

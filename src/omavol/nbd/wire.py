@@ -150,6 +150,7 @@ class Allocation(IntFlag):
 _STATUS_TEXT: dict[str, dict[int, str]] = {
     "base:allocation": {0: "data", 1: "hole", 2: "zero", 3: "hole,zero"},
     "qemu:dirty-bitmap:": {0: "clean", 1: "dirty"},
+    "x-oma:changed-since:": {0: "unchanged", 1: "changed"},
     "qemu:allocation-depth": {0: "absent", 1: "local"},
 }
 

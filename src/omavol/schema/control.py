@@ -11,9 +11,11 @@ from omavol.schema.common import Size
 
 __all__ = [
     "Add",
+    "AddPoint",
     "Answer",
     "Command",
     "Done",
+    "DropPoint",
     "Hello",
     "ListExports",
     "Listing",
@@ -45,6 +47,8 @@ class Retarget(msgspec.Struct, tag="retarget", tag_field="command", kw_only=True
 
     name: str
     size: Size
+    same_content: bool = False
+    """The bytes are those of the old descriptor, so its points go on; otherwise everything has changed since each."""
 
 
 class Remove(msgspec.Struct, tag="remove", tag_field="command", kw_only=True):
@@ -63,17 +67,31 @@ class SetFilters(msgspec.Struct, tag="set_filters", tag_field="command", kw_only
     filters: list[str]
 
 
+class AddPoint(msgspec.Struct, tag="add_point", tag_field="command", kw_only=True):
+    """What was answered so far is before `point`; x-oma:changed-since:`point` tells what is changed from here on."""
+
+    name: str
+    point: str
+
+
+class DropPoint(msgspec.Struct, tag="drop_point", tag_field="command", kw_only=True):
+    """Forget a point and its meta context."""
+
+    name: str
+    point: str
+
+
 class ListExports(msgspec.Struct, tag="list", tag_field="command"):
     """Every export with its counters."""
 
 
-Command = Hello | Add | Retarget | Remove | SetFilters | ListExports
+Command = Hello | Add | Retarget | Remove | SetFilters | AddPoint | DropPoint | ListExports
 
 
 class ServedExport(msgspec.Struct, kw_only=True):
     """Counters are since the export was added; `changes` counts requests that may have changed a byte, payload or not.
 
-    `failed` is the errno latched by a failed flush, 0 if none.
+    `failed` is the errno latched by a failed flush, 0 if none. `points` of change tracking stand from the oldest on.
     """
 
     name: str
@@ -89,15 +107,23 @@ class ServedExport(msgspec.Struct, kw_only=True):
     stalled_clients: int
     failed: int
     filters: list[str] = []
+    points: list[str] = []
 
 
 class Listing(msgspec.Struct, tag="listing", tag_field="answer", kw_only=True):
-    """`incarnation` changes with every start of the server; `listeners` are NBD URIs without an export name."""
+    """`incarnation` changes with every start of the server; `listeners` are NBD URIs without an export name.
+
+    `connections` at present, in their handshake or past it; `turned_away` at once, for want of room, since the start;
+    `limits` by name: connections, client_connections (0: none), handshake (seconds), workers.
+    """
 
     incarnation: str
     version: str
     listeners: list[str]
     exports: list[ServedExport] = []
+    connections: int = 0
+    turned_away: int = 0
+    limits: dict[str, float] = {}
 
 
 class Done(msgspec.Struct, tag="done", tag_field="answer", kw_only=True):

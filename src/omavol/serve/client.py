@@ -11,9 +11,11 @@ import msgspec
 from omavol.schema.control import (
     MESSAGE_LIMIT,
     Add,
+    AddPoint,
     Answer,
     Command,
     Done,
+    DropPoint,
     Hello,
     ListExports,
     Listing,
@@ -33,8 +35,9 @@ class ControlClient:
     """A connection to `omavol serve --control`; a context manager. One thread at a time.
 
     Every call raises ControlRefused (`code`: unknown_export, export_exists, export_busy, size_differs, too_small,
-    not_a_disk, bad_descriptor, bad_name, bad_filter, bad_request, stopping) or ControlFailed when there is no answer;
-    after ControlFailed the client is closed. `timeout` is seconds for an answer; `drain` where clients are waited for.
+    not_a_disk, bad_descriptor, bad_name, bad_filter, bad_request, point_exists, unknown_point, too_many_points,
+    bad_point, tracking_failed, stopping) or ControlFailed when there is no answer; after ControlFailed the client is
+    closed. `timeout` is seconds for an answer; `drain` where clients are waited for.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 15.0, drain: float = DRAIN_TIMEOUT) -> None:
@@ -73,9 +76,17 @@ class ControlClient:
         command = Add(name=name, size=size, read_only=read_only, description=description)
         return self._done(command, [descriptor], self._timeout)
 
-    def retarget(self, name: str, descriptor: int, size: int) -> Done:
+    def retarget(self, name: str, descriptor: int, size: int, *, same_content: bool = False) -> Done:
         """Serve another descriptor under the name; answered when the old one is synced and closed."""
-        return self._done(Retarget(name=name, size=size), [descriptor], self._drain)
+        command = Retarget(name=name, size=size, same_content=same_content)
+        return self._done(command, [descriptor], self._drain)
+
+    def add_point(self, name: str, point: str) -> Done:
+        """Take a point of change tracking: what is answered so far is before it."""
+        return self._done(AddPoint(name=name, point=point), [], self._drain)
+
+    def drop_point(self, name: str, point: str) -> Done:
+        return self._done(DropPoint(name=name, point=point), [], self._drain)
 
     def remove(self, name: str) -> Done:
         """End the export and its clients; `export.failed` tells a sync that failed."""

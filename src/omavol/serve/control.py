@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import socket
 import struct
@@ -14,9 +15,11 @@ from omavol import __version__, failpoint
 from omavol.schema.control import (
     MESSAGE_LIMIT,
     Add,
+    AddPoint,
     Answer,
     Command,
     Done,
+    DropPoint,
     Hello,
     ListExports,
     Listing,
@@ -147,7 +150,11 @@ class ControlServer:
                 )
                 failpoint.reach("serve.export-added")
             case Retarget():
-                export = table.retarget(command.name, descriptor, command.size)
+                export = table.retarget(command.name, descriptor, command.size, same_content=command.same_content)
+            case AddPoint():
+                export = table.add_point(command.name, command.point)
+            case DropPoint():
+                export = table.drop_point(command.name, command.point)
             case Remove():
                 failpoint.reach("serve.export-removing")
                 export = table.remove(command.name)
@@ -160,4 +167,7 @@ class ControlServer:
             incarnation=self._incarnation,
             version=__version__,
             listeners=[str(listener.uri) for listener in self._table.listeners],
+            connections=self._table.connections,
+            turned_away=self._table.turned_away,
+            limits=dataclasses.asdict(self._table.limits),
         )

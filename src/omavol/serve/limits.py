@@ -26,11 +26,11 @@ class Limits:
     handshake: float = 10.0
 
 
-def own_limits(connections: int = CONNECTIONS, client_connections: int = 0) -> Limits:
+def own_limits(connections: int = CONNECTIONS, client_connections: int = 0, handshake: float = 10.0) -> Limits:
     """Limits for this process on this machine; raises the soft limit of descriptors to the hard one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard != resource.RLIM_INFINITY:
         connections = max(1, min(connections, hard - SPARE_DESCRIPTORS))
-    return Limits(connections, client_connections, workers=max(8, 2 * (os.cpu_count() or 1)))
+    return Limits(connections, client_connections, max(8, 2 * (os.cpu_count() or 1)), handshake)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import stat
@@ -16,6 +17,7 @@ from omavol.serve.errors import ExportRefused
 from omavol.serve.filters import parse_all
 from omavol.serve.limits import Limits
 from omavol.serve.listeners import Listener
+from omavol.serve.tracking import Disk, Tracker
 
 if TYPE_CHECKING:  # the stub's name for a shape; the compiled module gives plain dicts
     from omavol._fastio import Facts
@@ -43,6 +45,8 @@ class ExportTable:
         )
         self.limits = limits
         self._listeners: list[Listener] = []
+        self._trackers: dict[str, Tracker] = {}
+        self._tracking = threading.Lock()
         self._stop = threading.Lock()
 
     def start(self) -> None:
@@ -66,39 +70,115 @@ class ExportTable:
     def listeners(self) -> list[Listener]:
         return list(self._listeners)
 
-    def add_path(self, name: str, path: str, *, read_only: bool) -> ServedExport:
-        """Open a regular file or block device and serve all of it; null:SIZE is a disk of zeroes that keeps nothing."""
+    def add_path(
+        self, name: str, path: str, *, read_only: bool, description: str = "", track: str | None = None
+    ) -> ServedExport:
+        """Open a regular file or block device and serve all of it; null:SIZE is a disk of zeroes that keeps nothing.
+
+        `track` is the file that keeps what changes since the points of the export (serve.tracking).
+        """
         if path.startswith("null:"):
-            return self._add(name, NULL, null_size(path), read_only, "")
+            return self._add(name, NULL, null_size(path), read_only, description, track)
         descriptor = open_disk(path, read_only=read_only)
         try:
-            return self.add(name, descriptor, disk_size(descriptor, path), read_only=read_only)
+            size = disk_size(descriptor, path)
+            return self.add(name, descriptor, size, read_only=read_only, description=description, track=track)
         except BaseException:
             os.close(descriptor)
             raise
 
     def add(
-        self, name: str, descriptor: int, size: int, *, read_only: bool = False, description: str = ""
+        self,
+        name: str,
+        descriptor: int,
+        size: int,
+        *,
+        read_only: bool = False,
+        description: str = "",
+        track: str | None = None,
     ) -> ServedExport:
-        """Serve the first `size` bytes of a descriptor, which is the table's unless this raises ExportRefused."""
+        """Serve the first `size` bytes of a descriptor, which is the table's unless this raises ServeError."""
         _check_access(descriptor, read_only)
-        return self._add(name, descriptor, size, read_only, description)
+        return self._add(name, descriptor, size, read_only, description, track)
 
-    def _add(self, name: str, descriptor: int, size: int, read_only: bool, description: str) -> ServedExport:
+    def _add(
+        self, name: str, descriptor: int, size: int, read_only: bool, description: str, track: str | None
+    ) -> ServedExport:
+        disk = Disk.of(descriptor)
+        kept = os.dup(descriptor) if track and descriptor >= 0 else -1  # the caller's own, should tracking be refused
         try:
-            return self._served(self._server.add(name, descriptor, size, read_only, description, self._first_rows))
+            row = self._server.add(
+                name, kept if kept >= 0 else descriptor, size, read_only, description, self._first_rows
+            )
+        except TableError as error:
+            if kept >= 0:
+                os.close(kept)
+            raise _refused(name, error) from error
+        if track:
+            try:
+                with self._tracking:
+                    self._trackers[name] = Tracker(self._server, name, size, disk, track)
+            except BaseException:
+                self._server.remove(name)
+                raise
+            if kept >= 0:
+                os.close(descriptor)
+        return self._served(row)
+
+    def add_point(self, name: str, point: str) -> ServedExport:
+        """Take a point of change tracking: x-oma:changed-since:`point` tells what changed since this instant.
+
+        What was answered before is before it. Like a retarget it waits for the requests in hand, and a client that
+        takes and gives nothing for 2 s is cut off. Without a tracking file points last as long as this server.
+        """
+        try:
+            with self._tracking:
+                if name not in self._trackers:
+                    self._trackers[name] = Tracker(self._server, name, self._named(name).size, Disk.of(NULL))
+                self._trackers[name].add(point)
+            return self._named(name)
         except TableError as error:
             raise _refused(name, error) from error
+        except OSError as error:
+            raise ExportRefused("tracking_failed", f"export {name!r}: {error.strerror}: {error.filename}") from error
 
-    def retarget(self, name: str, descriptor: int, size: int) -> ServedExport:
-        """Serve another descriptor under the name; returns when the old one is synced and closed."""
+    def drop_point(self, name: str, point: str) -> ServedExport:
+        """Forget a point; the others tell what they told before."""
+        try:
+            with self._tracking:
+                if name not in self._trackers:
+                    raise ExportRefused("unknown_point", f"export {self._named(name).name!r} has no points")
+                self._trackers[name].drop(point)
+            return self._named(name)
+        except TableError as error:
+            raise _refused(name, error) from error
+        except OSError as error:
+            raise ExportRefused("tracking_failed", f"export {name!r}: {error.strerror}: {error.filename}") from error
+
+    def _named(self, name: str) -> ServedExport:
+        row = next((row for row in self.list() if row.name == name), None)
+        if row is None:
+            raise ExportRefused("unknown_export", f"export {name!r}: no export has that name")
+        return row
+
+    def retarget(self, name: str, descriptor: int, size: int, *, same_content: bool = False) -> ServedExport:
+        """Serve another descriptor under the name; returns when the old one is synced and closed.
+
+        Unless it is the `same_content`, everything has changed since each of the export's points.
+        """
+        disk = Disk.of(descriptor)
         row = next((row for row in self._server.list() if row["name"] == name), None)
         if row is not None:
             _check_access(descriptor, row["read_only"])
         try:
-            return self._served(self._server.retarget(name, descriptor, size))
+            moved = self._server.retarget(name, descriptor, size, same_content)
         except TableError as error:
             raise _refused(name, error) from error
+        with self._tracking, contextlib.suppress(TableError, OSError):
+            # The disk has changed over all the same; a file about the old one will say that everything has changed.
+            if name in self._trackers:
+                self._trackers[name].follow(disk)
+        return self._served(moved)
 
     def remove(self, name: str) -> ServedExport:
         """End the export and its clients; returns when the descriptor is synced and closed."""
@@ -107,6 +187,8 @@ class ExportTable:
         except TableError as error:
             raise _refused(name, error) from error
         self._filters.pop(name, None)
+        with self._tracking:
+            self._trackers.pop(name, None)
         return last
 
     def set_filters(self, name: str, filters: Sequence[str]) -> ServedExport:
@@ -123,10 +205,16 @@ class ExportTable:
         return self._served(facts)
 
     def list(self) -> list[ServedExport]:
+        """Every export as it stands, in the order they were added."""
         return [self._served(row) for row in self._server.list()]
 
     def _served(self, facts: Facts) -> ServedExport:
-        return ServedExport(**facts, filters=self._filters.get(facts["name"], self._first_filters))
+        tracker = self._trackers.get(facts["name"])
+        return ServedExport(
+            **facts,
+            filters=self._filters.get(facts["name"], self._first_filters),
+            points=tracker.points if tracker else [],
+        )
 
     @property
     def connections(self) -> int:
