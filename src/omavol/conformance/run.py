@@ -84,7 +84,7 @@ def _writing(server: Server, check: Check) -> Result:
     """Run it on the scratch region, and put back what was there."""
     size = server.scratch_size
     try:
-        before = server.enter(structured=False).read(server.scratch, size)
+        before = server.enter(structured=False).read_all(server.scratch, size)
     except (Failed, Gone, Silent) as error:
         return Result(check, Outcome.SKIPPED, f"the scratch region cannot be read: {error}")
     server.release()
@@ -100,10 +100,11 @@ def _writing(server: Server, check: Check) -> Result:
 
 def _restore(server: Server, before: bytes) -> None:
     session = server.enter(structured=False)
-    if session.read(server.scratch, len(before)) != before:
-        session.write(server.scratch, before)
+    if session.read_all(server.scratch, len(before)) != before:
+        for at in range(0, len(before), session.step):
+            session.write(server.scratch + at, before[at : at + session.step])
         if session.told.flags & Flag.SEND_FLUSH:
-            session.ask(Command.FLUSH).must("FLUSH", 0)
+            session.ask(Command.FLUSH)
     session.leave()
 
 

@@ -217,6 +217,18 @@ class Session:
         """The data at an offset; fails where it does not come."""
         return self.assemble(self.ask(Command.READ, offset, length, flags=flags), offset, length)
 
+    @property
+    def step(self) -> int:
+        """Bytes of one request of many: no more than the maximum payload."""
+        most = min(self.told.maximum or 1 << 20, 1 << 20)
+        return most - most % max(self.told.minimum, 1)
+
+    def read_all(self, offset: int, length: int) -> bytes:
+        """Data of any length, read in steps."""
+        return b"".join(
+            self.read(at, min(self.step, offset + length - at)) for at in range(offset, offset + length, self.step)
+        )
+
     def write(self, offset: int, data: bytes, *, flags: int = 0) -> None:
         self.ask(Command.WRITE, offset, len(data), data, flags=flags).must(f"a WRITE of {len(data)} bytes", 0)
 

@@ -12,6 +12,7 @@ MODULES = (
     "info",
     "contexts",
     "offers",
+    "tls",
     "requests",
     "refusals",
     "reads",
@@ -19,6 +20,7 @@ MODULES = (
     "zeroes",
     "status",
     "endings",
+    "extended",
 )
 
 

@@ -32,7 +32,7 @@ def info_tells_what_export_name_tells(server: Server) -> None:
         old = shake.export_name(server.name, zeroes=not shake.offered & NO_ZEROES)
     except Gone:
         raise NotOffered("the server refuses EXPORT_NAME") from None
-    for answer in (server.shake().info(server.name), server.shake().go(server.name)):
+    for answer in (server.shake().info(server.name, Info.BLOCK_SIZE), server.shake().go(server.name, Info.BLOCK_SIZE)):
         told = answer.must(Rep.ACK).told()
         if (told.size, told.flags) != (old.size, old.flags):
             came = f"{told.size} and {told.flags:#06x} from {option_name(answer.option)}"

@@ -16,7 +16,7 @@ _SIZES = "Size constraints"
 
 
 def _told(server: Server, option: int) -> Told:
-    shake = server.shake(server.facts.offered)
+    shake = server.shake(server.facts.offered & 3)
     if option == Option.EXPORT_NAME:
         return shake.export_name(server.name, zeroes=not server.facts.offered & NO_ZEROES)
     return shake.info(server.name, Info.BLOCK_SIZE).must(Rep.ACK).told()

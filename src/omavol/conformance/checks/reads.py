@@ -22,17 +22,10 @@ _AREA = 8 << 20  # bytes from the start that are read whole
 def _spans(session: Session) -> Iterator[tuple[int, int]]:
     """Requests of many shapes inside the export, in minimum blocks."""
     size, unit = session.told.size, max(session.told.minimum, 1)
-    for offset, length in (
-        (0, 512),
-        (512, 1024),
-        (1, 1),
-        (511, 4098),
-        (65535, 65538),
-        (0, 1 << 20),
-        (3 << 19, 2 << 20),
-    ):
+    shapes = ((0, 512), (512, 1024), (1, 1), (511, 4098), (65535, 65538), (0, 1 << 20), (3 << 19, 1 << 20))
+    for offset, length in shapes:
         offset, length = offset // unit * unit, max(length // unit, 1) * unit
-        if offset + length <= size:
+        if offset + length <= size and length <= session.step:
             yield offset, length
     if size >= unit:
         yield (size // unit - 1) * unit, unit
@@ -61,8 +54,8 @@ def content_chunks(server: Server) -> None:
        Need.STRUCTURED, Need.DATA)  # fmt: skip
 def chunks_cover_the_request(server: Server) -> None:
     whole = min(server.facts.size, _AREA) // max(server.facts.minimum, 1) * max(server.facts.minimum, 1)
-    areas = [(offset, min(1 << 20, whole - offset)) for offset in range(0, whole, 1 << 20)]
     simple = server.enter(structured=False)
+    areas = [(offset, min(simple.step, whole - offset)) for offset in range(0, whole, simple.step)]
     expected = [simple.read(offset, length) for offset, length in areas]
     chunked = server.enter()
     for (offset, length), data in zip(areas, expected, strict=True):

@@ -191,7 +191,7 @@ def large_write(server: Server) -> None:
     if server.facts.size < size:
         raise NotOffered("the export is smaller than 32 MiB")
     session = server.enter()
-    data = b"".join(session.read(offset, 1 << 20) for offset in range(0, size, 1 << 20))  # what is there already
+    data = session.read_all(0, size)  # what is there already
     reply = session.ask(Command.WRITE, 0, size, data)
     if reply.error and server.facts.maximum >= size:
         raise Failed("success: the maximum payload allows it", reply.name)

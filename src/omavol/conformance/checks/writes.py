@@ -22,7 +22,7 @@ def writes_read_back(server: Server) -> None:
         offset, length = offset // unit * unit, max(length // unit, 1) * unit
         if offset + length > server.scratch_size:
             continue
-        data = bytes((offset + number) * 7 & 0xFF for number in range(length))
+        data = bytes((length + number) * 7 & 0xFF for number in range(length))
         session.write(server.scratch + offset, data)
         if session.read(server.scratch + offset, length) != data:
             raise Failed(f"the {length} bytes written at {server.scratch + offset}", "other data")
@@ -82,7 +82,7 @@ def effects_above_the_maximum(server: Server) -> None:
     if server.facts.size < length or length > 1 << 27:
         raise NotOffered("the export is not larger than the maximum payload, or that is above 128 MiB")
     saved = server.enter()
-    content = b"".join(saved.read(at, min(1 << 20, length - at)) for at in range(0, length, 1 << 20))
+    content = saved.read_all(0, length)
     try:
         for flag, command in ((Flag.SEND_TRIM, Command.TRIM), (Flag.SEND_WRITE_ZEROES, Command.WRITE_ZEROES)):
             if server.facts.has(flag):
@@ -91,8 +91,8 @@ def effects_above_the_maximum(server: Server) -> None:
                 session.still_answers()
     finally:
         restored = server.enter()
-        for at in range(0, length, 1 << 20):
-            restored.write(at, content[at : at + (1 << 20)])
+        for at in range(0, length, restored.step):
+            restored.write(at, content[at : at + restored.step])
 
 
 @check(

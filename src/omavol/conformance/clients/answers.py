@@ -79,10 +79,14 @@ class Honest(Handshake):
 
     def cmd_read(self, asked: Asked) -> None:
         data = bytes(self.world.disk[asked.offset : asked.offset + asked.length])
-        if self.structured:
-            self.say(_wire.make_data_chunk(DONE, asked.cookie, asked.offset, asked.length), data)
-        else:
+        if not self.structured:
             self.say(_wire.make_simple_reply(0, asked.cookie), data)
+            return
+        most = self.offers.maximum
+        for at in range(0, asked.length, most):
+            piece = data[at : at + most]
+            flags = DONE if at + most >= asked.length else 0
+            self.say(_wire.make_data_chunk(flags, asked.cookie, asked.offset + at, len(piece)), piece)
 
     def cmd_write(self, asked: Asked) -> None:
         self.store(asked.offset, asked.payload)

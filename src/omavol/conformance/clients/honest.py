@@ -53,7 +53,7 @@ class World:
         if not self.disk:
             block = bytes(range(1, 256)) * 257 + b"\xff"
             pattern = block + bytes(65536)
-            size = min(self.offers.size, 16 << 20)
+            size = min(self.offers.size, 64 << 20)
             self.disk = bytearray((pattern * (size // len(pattern) + 1))[:size])
 
 
