@@ -1,5 +1,8 @@
 """Each faulty server fails the checks of its fault and no others; no check is without a mutant, or a reason."""
 
+import mutants_contexts
+import mutants_data
+import mutants_status
 import mutants_transmission
 import pytest
 from mutants import GOOD, MUTANTS
@@ -12,7 +15,7 @@ from omavol.conformance.server import Server
 from omavol.conformance.survey import survey
 from omavol.conformance.table import Group, chosen
 
-assert mutants_transmission  # importing it fills the table
+assert mutants_contexts and mutants_transmission and mutants_data and mutants_status  # importing them fills the table
 TIMEOUT = 0.5  # seconds; a faulty server that waits is waited for
 
 # Why a check has no mutant.

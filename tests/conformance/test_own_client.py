@@ -1,31 +1,34 @@
 """Our clients pass every rule they give an occasion for."""
 
-import sys
-from pathlib import Path
-
 import pytest
 from benchmarks.servers import OMAVOL
 from judged import failures, judge
+from record import recorded
+from targets import CLIENTS
 
-COPY = f"{sys.executable} {Path(__file__).with_name('own_copy.py')}"  # `omavol copy` with a limit of 2 s, not of 60 s
-CLIENTS = {
-    "copy from": f"{COPY} {{uri}} null:",
-    "copy to": f"{COPY} {{image}} {{uri}}",
-    "info": f"{OMAVOL} info --timeout 2 {{uri}}",
-    "list": f"{OMAVOL} info --timeout 2 --list {{uri}}",
-}
-SECTIONS = {"info": "handshake", "list": "NBD_REP_SERVER"}  # of the rules for which they give an occasion
+INFO = f"{OMAVOL} info --timeout 2"
+COPIES = {target.program: target for target in CLIENTS if target.peers is None}
 SHUTDOWN = "shuts-down"
 
 
-@pytest.mark.parametrize("client", CLIENTS)
-def test_our_client_fails_no_rule_but_one(client):
-    told = judge("--timeout", "15", "--section", SECTIONS.get(client, ""), "--client", CLIENTS[client])
-    assert {name: came for name, came in failures(told).items() if name != SHUTDOWN} == {}
+def test_info_fails_no_rule_of_the_handshake():
+    assert failures(judge("--timeout", "15", "--section", "handshake", "--client", f"{INFO} {{uri}}")) == {}
+
+
+def test_info_takes_no_list_that_overflows():
+    told = judge("--timeout", "15", "--section", "NBD_REP_SERVER", "--client", f"{INFO} --list {{uri}}")
+    assert [result["outcome"] for result in told["results"][:1]] == ["pass"]
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_a_copy_fails_no_rule_but_one(copy):
+    """As recorded; test_peers holds the record against the program."""
+    failed = {check for check, outcome in recorded(COPIES[copy]).items() if outcome.startswith("fail")}
+    assert failed <= {SHUTDOWN}
 
 
 @pytest.mark.xfail(reason="the copy engine drops the connection at ESHUTDOWN, where C6 demands a DISC first")
-@pytest.mark.parametrize("client", ["copy from", "copy to"])
-def test_a_copy_leaves_a_server_that_shuts_down_by_disc(client):
-    told = judge("--timeout", "15", "--rule", "C6", "--client", CLIENTS[client])
+@pytest.mark.parametrize("copy", COPIES)
+def test_a_copy_leaves_a_server_that_shuts_down_by_disc(copy):
+    told = judge(*COPIES[copy].arguments(), "--rule", "C6")
     assert SHUTDOWN not in failures(told)

@@ -1,23 +1,35 @@
-"""`omavol serve` passes every rule it can be judged by: writable and read-only."""
+"""`omavol serve` passes every rule it can be judged by: read-only here, writable in test_peers."""
 
-import pytest
+import subprocess
+
 from benchmarks.servers import OMAVOL
 from judged import failures, judge
 
-SERVERS = {
-    "writable": f"{OMAVOL} serve --unix {{socket}} {{image}}",
-    "read-only": f"{OMAVOL} serve --unix {{socket}} --read-only {{image}}",
-}
-TWO_EXPORTS = f"{OMAVOL} serve --unix {{socket}} {{image}} other={{image}}"
+SERVE = f"{OMAVOL} serve --unix {{socket}}"
 
 
-@pytest.mark.parametrize("kind", SERVERS)
-def test_our_server_fails_no_rule(kind):
-    told = judge("--server", SERVERS[kind])
+def test_our_read_only_server_fails_no_rule():
+    told = judge("--server", f"{SERVE} --read-only {{image}}")
     assert failures(told) == {}
     assert told["status"] == 0 and told["ended"] is None
 
 
 def test_contexts_of_another_export_are_judged_where_there_is_another():
-    told = judge("--server", TWO_EXPORTS, "--rule", "H42")
+    told = judge("--server", f"{SERVE} {{image}} other={{image}}", "--rule", "H42")
     assert [result["outcome"] for result in told["results"]] == ["pass"]
+
+
+def test_without_leave_nothing_is_written(tmp_path):
+    """A URI is somebody's server: the checks that write are skipped, and the file is not touched."""
+    image, socket = tmp_path / "image", f"/tmp/oma-conformance-{tmp_path.name}"
+    image.write_bytes(bytes(range(256)) * 4096)
+    before = image.stat().st_mtime_ns
+    process = subprocess.Popen([OMAVOL, "serve", "--unix", socket, str(image)], stdout=subprocess.PIPE, text=True)
+    try:
+        told = judge(process.stdout.readline().strip())
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+    assert {result["outcome"] for result in told["results"] if result["rule"] == "X38"} == {"skipped"}
+    assert failures(told) == {}
+    assert image.stat().st_mtime_ns == before

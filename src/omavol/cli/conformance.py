@@ -24,6 +24,12 @@ TARGETS = Group(
     click.Option(["--export"], default="", metavar="NAME", help="With --server: the export to judge."),
 )
 
+TLS = Group(
+    "TLS, of servers",
+    click.Option(["--tls"], is_flag=True, help="Put every check inside TLS; an nbds:// URI says the same."),
+    click.Option(["--tls-certificates"], metavar="DIR", help="Show the server DIR's client-cert.pem, client-key.pem."),
+)
+
 CHOICE = Group(
     "Which rules",
     click.Option(["--rule"], multiple=True, metavar="H16,X9", help="Only these rules; may be repeated."),
@@ -71,7 +77,7 @@ def _run(**fields: Any) -> None:
 command = GroupedCommand(
     "conformance",
     params=[click.Argument(["uri"], required=False)],
-    groups=(TARGETS, CHOICE, HOW, OUTPUT),
+    groups=(TARGETS, TLS, CHOICE, HOW, OUTPUT),
     examples=EXAMPLES,
     callback=_run,
     help="""Judge an NBD server, or a client, by the words of the protocol document, a line a rule.

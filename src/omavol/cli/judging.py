@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -23,7 +24,7 @@ from omavol.conformance.survey import survey
 from omavol.conformance.table import Row, chosen
 from omavol.conformance.verdict import CannotRun
 from omavol.nbd.errors import NbdError
-from omavol.nbd.uri import parse
+from omavol.nbd.uri import Uri, parse
 
 __all__ = ["Asked", "run"]
 
@@ -46,6 +47,8 @@ class Asked:
     write: bool
     scratch: int
     tcp: bool
+    tls: bool
+    tls_certificates: str | None
     timeout: float | None
     json: bool
     strict: bool
@@ -120,16 +123,39 @@ class _Judgement:
 @contextmanager
 def _target(asked: Asked) -> Iterator[tuple[Server, Keeper | None]]:
     """The server to judge, and who keeps it alive if it is ours."""
-    limit = _SERVER_TIMEOUT if asked.timeout is None else asked.timeout
     if asked.server is None:
-        yield Server(parse(asked.uri or ""), timeout=limit, scratch=asked.scratch), None
+        place, secure = _place(asked.uri or "")
+        yield _server(asked, place, secure), None
         return
     keeper = Keeper(asked.server)
     try:
         keeper.start()
-        yield Server(keeper.uri(asked.export), timeout=limit, scratch=asked.scratch), keeper
+        yield _server(asked, keeper.uri(asked.export), False), keeper
     finally:
         keeper.stop()
+
+
+def _server(asked: Asked, place: Uri, secure: bool) -> Server:
+    limit = _SERVER_TIMEOUT if asked.timeout is None else asked.timeout
+    certificates = None if asked.tls_certificates is None else Path(asked.tls_certificates)
+    return Server(
+        place,
+        timeout=limit,
+        scratch=asked.scratch,
+        certificates=certificates,
+        demand_tls=asked.tls or secure,
+    )
+
+
+def _place(text: str) -> tuple[Uri, bool]:
+    """Where a URI leads, and whether it demands TLS: the suite speaks its own, and takes no parameter for it.
+
+    >>> _place("nbds://localhost/web01")[0].export, _place("nbds://localhost/web01")[1], _place("nbd://localhost")[1]
+    ('web01', True, False)
+    """
+    scheme, colon, rest = text.partition(":")
+    secure = scheme.lower() in ("nbds", "nbds+unix")
+    return parse(f"{scheme[:3]}{scheme[4:]}{colon}{rest}" if secure else text), secure
 
 
 def _say(result: Result, results: list[Result]) -> None:

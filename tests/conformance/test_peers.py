@@ -1,0 +1,35 @@
+"""Ours and the peers come to what is recorded: a change of the suite that accuses anybody anew is noticed."""
+
+import pytest
+from judged import judge
+from record import DOCUMENT, outcomes, recorded, tables
+from targets import CLIENTS, SERVERS
+
+# What a peer does now and then: a race in it decides.
+UNSTEADY = {
+    "nbdkit (debian 12)": {"X54-gone-with-replies-in-flight"},
+    "nbdkit (newest)": {"X54-gone-with-replies-in-flight"},
+}
+
+
+def steady(target, found):
+    """The outcomes alone: what came with them may have another number in it."""
+    unsteady = UNSTEADY.get(target.name, set())
+    return {check: outcome.split(":")[0] for check, outcome in found.items() if check not in unsteady}
+
+
+@pytest.mark.parametrize("target", [*SERVERS, *CLIENTS], ids=lambda target: target.name)
+@pytest.mark.timeout(600)
+def test_the_results_are_those_recorded(target):
+    told = judge(*target.arguments(), limit=500)
+    assert told["ended"] is None
+    assert steady(target, outcomes(told)) == steady(target, recorded(target))
+
+
+@pytest.mark.parametrize("target", SERVERS[:1], ids=lambda target: target.name)
+def test_our_server_fails_nothing_in_the_record(target):
+    assert {outcome for outcome in recorded(target).values() if outcome.startswith("fail")} == set()
+
+
+def test_the_tables_of_the_document_are_the_record():
+    assert tables() in DOCUMENT.read_text()
