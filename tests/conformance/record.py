@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from judged import judge
-from targets import CLIENTS, SERVERS, Target
+from targets import CLIENTS, SERVERS, UNSTEADY, Target
 
 __all__ = ["DOCUMENT", "outcomes", "recorded", "tables"]
 
@@ -65,17 +65,24 @@ def _tag(row: dict[str, Any]) -> str:
 def _table(targets: Sequence[Target]) -> list[str]:
     lines = [f"| rule | tag | what is right | {' | '.join(target.name for target in targets)} |"]
     lines.append("|---|---|---|" + "---|" * len(targets))
-    results = [recorded(target) for target in targets]
     for name, row in _rows(targets).items():
-        cells = [_SIGNS[each.get(name, "not offered").split(":")[0]] for each in results]
+        cells = [_cell(target, name) for target in targets]
         lines.append(f"| {row['rule']} | {_tag(row)} | {row['sentence']} | {' | '.join(cells)} |")
     return lines
+
+
+def _cell(target: Target, name: str) -> str:
+    if name in UNSTEADY.get(target.name, ()):
+        return "**now and then**"
+    return _SIGNS[recorded(target).get(name, "not offered").split(":")[0]]
 
 
 def _failures(targets: Sequence[Target]) -> list[str]:
     rows, lines = _rows(targets), []
     for target in targets:
         failed = {name: text[6:] for name, text in recorded(target).items() if text.startswith("fail: ")}
+        for name in sorted(UNSTEADY.get(target.name, ())):
+            failed[name] = f"now and then ({failed[name]})" if name in failed else "now and then"
         if not failed:
             lines += [f"- **{target.name}**: nothing."]
             continue

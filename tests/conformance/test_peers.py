@@ -3,13 +3,7 @@
 import pytest
 from judged import judge
 from record import DOCUMENT, outcomes, recorded, tables
-from targets import CLIENTS, SERVERS
-
-# What a peer does now and then: a race in it decides.
-UNSTEADY = {
-    "nbdkit (debian 12)": {"X54-gone-with-replies-in-flight"},
-    "nbdkit (newest)": {"X54-gone-with-replies-in-flight"},
-}
+from targets import CLIENTS, SERVERS, UNSTEADY
 
 
 def steady(target, found):

@@ -26,14 +26,15 @@ def connector(uri: Uri) -> Callable[[float], socket.socket]:
     """How to reach the server of a URI."""
 
     def connect(timeout: float) -> socket.socket:
-        if uri.socket is None:
+        if uri.host is not None:
             connected = socket.create_connection((uri.host, uri.port), timeout)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return connected
-        connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        family = socket.AF_UNIX if uri.socket is not None else socket.AF_VSOCK
+        connected = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             connected.settimeout(timeout)
-            connected.connect(os.fsencode(uri.socket))
+            connected.connect((uri.cid, uri.port) if uri.socket is None else os.fsencode(uri.socket))
         except BaseException:
             connected.close()
             raise

@@ -103,7 +103,7 @@ class Reply:
 
 
 class Session:
-    """A connection in the transmission phase. `strict` replies fail on what no reply may be, whatever was asked."""
+    """A connection in the transmission phase; what no reply may be is a failure, whatever was asked."""
 
     def __init__(self, link: Link, told: Told, *, structured: bool, extended: bool, contexts: dict[str, int]) -> None:
         self.link = link

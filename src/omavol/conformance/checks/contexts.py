@@ -60,7 +60,7 @@ def set_before_structured(server: Server) -> None:
 )  # fmt: skip
 def list_before_structured(server: Server) -> None:
     answer = server.shake().list_contexts(server.name)
-    answer.must(Rep.ACK, OptionError.INVALID, OptionError.EXT_HEADER_REQD)
+    answer.must(Rep.ACK, OptionError.INVALID, OptionError.EXT_HEADER_REQD, OptionError.UNSUP, OptionError.POLICY)
 
 
 @check(

@@ -79,7 +79,7 @@ class StatusForARead(_ReadOnce):
         self.say(_wire.make_status_chunk(DONE, asked.cookie, 1, 1) + struct.pack(">II", asked.length, 0))
 
 
-@scenario("C1", Tag.MUST, _FAILS, _DATA, "A data chunk without data")
+@scenario("C22", Tag.HOUSE, _FAILS, _DATA, "A data chunk without data (the document: MAY disconnect)")
 class EmptyDataChunk(_ReadOnce):
     def misbehave(self, asked: Asked) -> None:
         self.say(struct.pack(">IHHQIQ", CHUNK_MAGIC, DONE, Chunk.OFFSET_DATA, asked.cookie, 8, asked.offset))
@@ -213,7 +213,7 @@ class DataForAWrite(_ReadOnce):
             Honest.serve(self, asked)
 
 
-@scenario("X20", Tag.STATES, _FAILS, "Request types: NBD_CMD_FLUSH", "A FLUSH that fails is a failure")
+@scenario("C23", Tag.HOUSE, _FAILS, "Request types: NBD_CMD_FLUSH", "A FLUSH that fails is a failure")
 class FailedFlush(Honest):
     def cmd_flush(self, asked: Asked) -> None:
         self.seen.meet()

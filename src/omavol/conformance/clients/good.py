@@ -37,7 +37,7 @@ class OneConnection(Everything):
     pass
 
 
-@scenario("C14", Tag.MUST, _OK, "Transmission flags", "Nothing but READ and WRITE is offered",
+@scenario("C14", Tag.MUST, Expected.EITHER, "Transmission flags", "Nothing but READ and WRITE is offered, or sent",
           offers=Offers(flags=Flag.HAS_FLAGS, structured=False, contexts=()))  # fmt: skip
 class NothingOffered(Everything):
     pass
@@ -57,7 +57,7 @@ class NoGo(Honest):
         return False
 
 
-@scenario("C19", Tag.SHOULD, _OK, "Option types: NBD_OPT_SET_META_CONTEXT", "No meta contexts: it works without",
+@scenario("C19", Tag.HOUSE, _OK, "Option types: NBD_OPT_SET_META_CONTEXT", "No meta contexts: it works without",
           offers=Offers(contexts=()))  # fmt: skip
 class NoMetaContexts(Honest):
     def contexts_asked(self, option: int, data: bytes) -> tuple[bytes, list[str]] | None:

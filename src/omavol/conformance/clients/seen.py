@@ -128,5 +128,5 @@ class Seen:
         for flag, offer in _FLAG_NEEDS.items():
             if flags & flag and not told.flags & offer:
                 self.breach("C14", f"{name} with NBD_CMD_FLAG_{CommandFlag(flag).name} without it offered", data)
-        if wrong := flags & ~(CommandFlag.FUA | _FLAGS_OF.get(command, 0)):
+        if wrong := flags & ~int(CommandFlag.FUA | _FLAGS_OF.get(command, 0)):  # ~ of a flag knows named bits alone
             self.breach("C14", f"{name} with flags {wrong:#x}, which do not apply to it", data)
