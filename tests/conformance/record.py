@@ -40,7 +40,7 @@ def record(target: Target) -> None:
         for result in told["results"]
     }
     target.file.parent.mkdir(exist_ok=True)
-    document = {"target": target.name, "outcomes": outcomes(told), "summary": told["summary"]}
+    document = {"target": target.name, "outcomes": outcomes(told)}
     target.file.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     (target.file.parent / f"rows-{target.kind}.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
 

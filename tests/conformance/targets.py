@@ -43,10 +43,10 @@ class Target:
     def file(self) -> Path:
         return HERE / "recorded" / f"{self.name.replace(' ', '-').replace('(', '').replace(')', '')}.json"
 
-    def arguments(self) -> list[str]:
-        """Of `omavol conformance`."""
+    def arguments(self, patience: int = 1) -> list[str]:
+        """Of `omavol conformance`, its limits so many times as long."""
         more = ["--export", "export"] if self.program == "nbd-server" else []
-        return [f"--{self.kind}", shlex.join(self._argv()), "--timeout", str(self.timeout), *more]
+        return [f"--{self.kind}", shlex.join(self._argv()), "--timeout", str(patience * self.timeout), *more]
 
     def _argv(self) -> list[str]:
         own = OWN.get(self.program)

@@ -23,10 +23,11 @@ def test_without_leave_nothing_is_written(tmp_path):
     """A URI is somebody's server: the checks that write are skipped, and the file is not touched."""
     image, socket = tmp_path / "image", f"/tmp/oma-conformance-{tmp_path.name}"
     image.write_bytes(bytes(range(256)) * 4096)
-    before = image.stat().st_mtime_ns
     process = subprocess.Popen([OMAVOL, "serve", "--unix", socket, str(image)], stdout=subprocess.PIPE, text=True)
     try:
-        told = judge(process.stdout.readline().strip())
+        uri = process.stdout.readline().strip()
+        before = image.stat().st_mtime_ns  # opening it may have changed that
+        told = judge(uri)
     finally:
         process.terminate()
         process.communicate(timeout=20)

@@ -17,7 +17,12 @@ def steady(target, found):
 def test_the_results_are_those_recorded(target):
     told = judge(*target.arguments(), limit=500)
     assert told["ended"] is None
-    assert steady(target, outcomes(told)) == steady(target, recorded(target))
+    wanted, found = steady(target, recorded(target)), steady(target, outcomes(told))
+    rules = {result["rule"] for result in told["results"] if found.get(result["check"]) != wanted.get(result["check"])}
+    if rules:  # a busy machine is slow: what differs is asked again, with patience
+        again = judge(*target.arguments(patience=3), "--rule", ",".join(rules), limit=500)
+        found |= steady(target, outcomes(again))
+    assert found == wanted
 
 
 @pytest.mark.parametrize("target", SERVERS[:1], ids=lambda target: target.name)

@@ -114,7 +114,12 @@ def go_tells_what_info_told(server: Server) -> None:
         first = sorted(shake.info(server.name, *asked).must(Rep.ACK).infos())
         second = sorted(shake.go(server.name, *asked).must(Rep.ACK).infos())
         if first != second:
-            raise Failed(f"from NBD_OPT_GO {first}", f"{second}", shake.link.came)
+            raise Failed(f"from NBD_OPT_GO {_shown(first)}", _shown(second), shake.link.came)
+
+
+def _shown(infos: list[tuple[int, bytes]]) -> str:
+    """Types and payloads, for people."""
+    return ", ".join(f"information {kind}: {data.hex()}" for kind, data in infos)
 
 
 @check("H20", Tag.MUST, Group.INFO, _GO, "BLOCK_SIZE_REQD never answers a client that asked for BLOCK_SIZE", Need.INFO)
