@@ -20,6 +20,7 @@ __all__ = ["command"]
 _FLAGS: dict[str, TransmissionFlag] = {
     "is_rotational": TransmissionFlag.ROTATIONAL,
     "is_read_only": TransmissionFlag.READ_ONLY,
+    "can_block_status_payload": TransmissionFlag.BLOCK_STATUS_PAYLOAD,
     "can_cache": TransmissionFlag.SEND_CACHE,
     "can_df": TransmissionFlag.SEND_DF,
     "can_fast_zero": TransmissionFlag.SEND_FAST_ZERO,
@@ -31,9 +32,10 @@ _FLAGS: dict[str, TransmissionFlag] = {
 }
 _IS = ("read-only", "rotational", "tls")
 _CAN = (
-    *("cache", "connect", "df", "fast-zero", "flush", "fua", "multi-conn"),
-    *("read", "structured-reply", "trim", "write", "zero"),
+    *("block-status-payload", "cache", "connect", "df", "extended-headers", "fast-zero", "flush", "fua"),
+    *("multi-conn", "read", "structured-reply", "trim", "write", "zero"),
 )
+_ALIASES = {"extended": "extended-headers", "structured": "structured-reply"}
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Server:
 
     fixed: bool
     structured: bool
+    extended: bool
     exports: tuple[Shown, ...]
 
 
@@ -60,28 +63,41 @@ class Server:
 @click.option("-L", "--list", "listing", is_flag=True, help="Show every export; the name in the URI is ignored.")
 @click.option("--size", "only_size", is_flag=True, help="Print the size in bytes and nothing else.")
 @click.option("--is", "quality", metavar="|".join(_IS), help="Print nothing; exit 0 if it is, 2 if not.")
-@click.option("--can", "ability", metavar="|".join(_CAN), help="Print nothing; exit 0 if it can, 2 if not.")
+@click.option("--isnt", "no_quality", metavar="|".join(_IS), help="Print nothing; exit 0 if it is not, 2 if it is.")
+@click.option("--can", "--has", "ability", metavar="|".join(_CAN), help="Print nothing; exit 0 if it can, 2 if not.")
+@click.option("--cannot", "no_ability", metavar="|".join(_CAN), help="Print nothing; exit 0 if it cannot, 2 if it can.")
 @click.option(
     "--timeout", default=TIMEOUT, show_default=True, callback=seconds, help="Seconds that any answer may take."
 )
 def command(
-    uri: str, as_json: bool, listing: bool, only_size: bool, quality: str | None, ability: str | None, timeout: float
+    uri: str,
+    as_json: bool,
+    listing: bool,
+    only_size: bool,
+    quality: str | None,
+    no_quality: str | None,
+    ability: str | None,
+    no_ability: str | None,
+    timeout: float,
 ) -> None:
     """Show what an NBD server offers at URI (nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH)."""
-    if sum((listing, only_size, quality is not None, ability is not None)) > 1:
+    asked = [question for question in (quality, no_quality, ability, no_ability) if question is not None]
+    if sum((listing, only_size, len(asked))) > 1:
         raise click.ClickException("--list, --size, --is and --can exclude one another")
+    wanted = no_quality is None and no_ability is None
+    quality, ability = quality or no_quality, _ALIASES.get(asked[0], asked[0]) if ability or no_ability else None
     if quality is not None and quality not in _IS:
         raise click.ClickException(f"--is {quality}: not one of {', '.join(_IS)}")
     if ability is not None and ability not in _CAN:
         raise click.ClickException(f"--can {ability}: not one of {', '.join(_CAN)}")
     try:
         if ability == "connect":
-            raise SystemExit(0 if _connects(uri, timeout) else 2)
+            raise SystemExit(0 if _connects(uri, timeout) is wanted else 2)
         server = _list(parse(uri), timeout) if listing else _one(parse(uri), timeout)
     except NbdError as error:
         fail(error)
     if quality is not None or ability is not None:
-        raise SystemExit(0 if _holds(server, quality, ability) else 2)
+        raise SystemExit(0 if _holds(server, quality, ability) is wanted else 2)
     if only_size:
         click.echo(server.exports[0].export.size)
     else:
@@ -106,6 +122,8 @@ def _holds(server: Server, quality: str | None, ability: str | None) -> bool:
         return not export.read_only
     if ability == "structured-reply":
         return export.structured
+    if ability == "extended-headers":
+        return export.extended
     name = f"is_{quality}" if quality is not None else f"can_{ability}"
     return bool(export.flags & _FLAGS[name.replace("-", "_")])
 
@@ -116,7 +134,7 @@ def _one(uri: Uri, timeout: float) -> Server:
         with negotiate(uri, timeout=timeout) as session:
             export = session.info(uri.export)
             shown = Shown(uri, export, session.contexts(uri.export))
-            return Server(True, session.structured, (shown,))
+            return Server(True, session.structured, session.extended, (shown,))
     except NotFixed:
         return _entered(uri, timeout)
     except Refused as error:
@@ -128,7 +146,8 @@ def _one(uri: Uri, timeout: float) -> Server:
 def _entered(uri: Uri, timeout: float) -> Server:
     with connect(uri, timeout=timeout) as connection:
         contexts = tuple(connection.export.contexts) if connection.structured else None
-        return Server(connection.fixed, connection.structured, (Shown(uri, connection.export, contexts),))
+        shown = Shown(uri, connection.export, contexts)
+        return Server(connection.fixed, connection.structured, connection.export.extended, (shown,))
 
 
 def _list(uri: Uri, timeout: float) -> Server:
@@ -143,7 +162,7 @@ def _list(uri: Uri, timeout: float) -> Server:
                 shown.append(Shown(uri.with_export(listed.name), export, session.contexts(listed.name)))
             except Refused as error:
                 click.echo(f"omavol info: {error}", err=True)
-        return Server(session.fixed, session.structured, tuple(shown))
+        return Server(session.fixed, session.structured, session.extended, tuple(shown))
 
 
 def _human(size: int) -> str:
@@ -156,6 +175,17 @@ def _human(size: int) -> str:
     while size and size % 1024 == 0 and unit < 6:
         size, unit = size // 1024, unit + 1
     return f"{size}{' KMGTPE'[unit].strip()}"
+
+
+def _sized(size: int) -> str:
+    human = _human(size)
+    return str(size) if human == str(size) else f"{size} ({human})"
+
+
+def _said(value: str | int | bool) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return _sized(value) if isinstance(value, int) else value
 
 
 def _fields(shown: Shown) -> dict[str, str | int | bool | list[str]]:
@@ -186,22 +216,27 @@ def _json(server: Server) -> str:
         described = {"description": shown.export.description} if shown.export.description else {}
         sizes = {"export-size": shown.export.size, "export-size-str": _human(shown.export.size)}
         exports.append({"export-name": _name(shown), **described, **_fields(shown), **sizes})
-    document = {"protocol": _protocol(server), "TLS": False, "structured": server.structured, "exports": exports}
+    document = {
+        "protocol": _protocol(server),
+        "TLS": False,
+        "structured": server.structured,
+        "extended": server.extended,
+        "exports": exports,
+    }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def _text(server: Server) -> str:
-    packets = "structured" if server.structured else "simple"
+    packets = "extended" if server.extended else "structured" if server.structured else "simple"
     lines = [f"protocol: {_protocol(server)} without TLS, using {packets} packets"]
     for shown in server.exports:
-        size, human = shown.export.size, _human(shown.export.size)
         lines.append(f"export={json.dumps(_name(shown), ensure_ascii=False)}:")
         if shown.export.description:
             lines.append(f"\tdescription: {shown.export.description}")
-        lines.append(f"\texport-size: {size}" + (f" ({human})" if human != str(size) else ""))
+        lines.append(f"\texport-size: {_sized(shown.export.size)}")
         for name, value in _fields(shown).items():
             if isinstance(value, list):
                 lines += [f"\t{name}:", *(f"\t\t{item}" for item in value)]
             else:
-                lines.append(f"\t{name}: {str(value).lower() if isinstance(value, bool) else value}")
+                lines.append(f"\t{name}: {_said(value)}")
     return "\n".join(lines) + "\n"

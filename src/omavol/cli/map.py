@@ -9,44 +9,69 @@ import click
 
 from omavol.cli.nbdtool import NbdCommand, fail, seconds
 from omavol.nbd import extents
-from omavol.nbd.client import ALLOCATION, TIMEOUT, connect
+from omavol.nbd.client import ALLOCATION, TIMEOUT, connect, negotiate
 from omavol.nbd.errors import NbdError, NotOffered
 from omavol.nbd.extents import Extent, Total
-from omavol.nbd.uri import is_uri, parse
+from omavol.nbd.uri import Uri, is_uri, parse
 from omavol.nbd.wire import describe_status
 
 __all__ = ["command"]
+
+Found = dict[str, list[Extent]]
 
 
 @click.command(cls=NbdCommand)
 @click.argument("source", metavar="URI|PATH")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, in nbdinfo's shape.")
 @click.option("--totals", is_flag=True, help="Print the bytes of each status instead of the extents.")
-@click.option("--context", default=ALLOCATION, show_default=True, help="The meta context to show.")
+@click.option(
+    "--context",
+    "contexts",
+    multiple=True,
+    default=(ALLOCATION,),
+    show_default=True,
+    help="The meta context to show; several are asked for together.",
+)
+@click.option("--all", "every", is_flag=True, help="Show every meta context that the export has.")
 @click.option(
     "--timeout", default=TIMEOUT, show_default=True, callback=seconds, help="Seconds that any answer may take."
 )
-def command(source: str, as_json: bool, totals: bool, context: str, timeout: float) -> None:
+def command(source: str, as_json: bool, totals: bool, contexts: tuple[str, ...], every: bool, timeout: float) -> None:
     """Show which parts of a disk hold data: offset, length, type and its meaning, an extent a line."""
     try:
-        found = _extents(source, context, timeout)
+        found = _of_export(parse(source), contexts, every, timeout) if is_uri(source) else _of_file(source, contexts)
     except NbdError as error:
         fail(error)
-    if totals:
-        click.echo(_totals_json(found, context) if as_json else _totals_text(found, context), nl=False)
-    else:
-        click.echo(_json(found, context) if as_json else _text(found, context), nl=False)
+    alone = len(found) == 1 and not every
+    if as_json:
+        rows = _totals_rows if totals else _rows
+        said = {context: rows(extents, context) for context, extents in found.items()}
+        click.echo(_table(next(iter(said.values()))) if alone else _tables(said), nl=False)
+        return
+    text = _totals_text if totals else _text
+    for context, shown in found.items():
+        click.echo(("" if alone else f"{context}:\n") + text(shown, context), nl=False)
 
 
-def _extents(source: str, context: str, timeout: float) -> list[Extent]:
-    if not is_uri(source):
+def _of_file(source: str, contexts: tuple[str, ...]) -> Found:
+    for context in contexts:
         if context != ALLOCATION:
             raise NotOffered(f"{source}: a file has no meta context {context!r}, only {ALLOCATION}")
-        return list(extents.of_file(Path(source)))
-    with connect(parse(source), timeout=timeout, contexts=(context,)) as connection:
-        if context not in connection.export.contexts:
-            raise NotOffered(f"{connection.uri.place}: the server does not support meta context {context!r}")
-        return [Extent(*extent) for extent in connection.extents(context)]
+    return {ALLOCATION: list(extents.of_file(Path(source)))}
+
+
+def _of_export(uri: Uri, contexts: tuple[str, ...], every: bool, timeout: float) -> Found:
+    if every:
+        with negotiate(uri, timeout=timeout) as session:
+            contexts = session.contexts(uri.export) or ()
+        if not contexts:
+            raise NotOffered(f"{uri.place}: the server has no meta context for export {uri.export!r}")
+    with connect(uri, timeout=timeout, contexts=contexts) as connection:
+        for context in contexts:
+            if context not in connection.export.contexts:
+                raise NotOffered(f"{connection.uri.place}: the server does not support meta context {context!r}")
+        found = connection.maps()
+        return {context: found[context] for context in contexts}
 
 
 def _described(context: str, status: int) -> dict[str, str]:
@@ -62,12 +87,11 @@ def _text(found: list[Extent], context: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _json(found: list[Extent], context: str) -> str:
-    rows = [
+def _rows(found: list[Extent], context: str) -> list[str]:
+    return [
         json.dumps({"offset": offset, "length": length, "type": status, **_described(context, status)})
         for offset, length, status in found
     ]
-    return "[\n" + ",\n".join(rows) + "\n]\n"
 
 
 def _totals_text(found: list[Extent], context: str) -> str:
@@ -79,11 +103,18 @@ def _total_line(total: Total, context: str) -> str:
     return f"{total.size:10} {total.percent:5.1f}% {total.status:3}" + (f" {text}" if text else "") + "\n"
 
 
-def _totals_json(found: list[Extent], context: str) -> str:
-    rows = [
+def _totals_rows(found: list[Extent], context: str) -> list[str]:
+    return [
         json.dumps(
             {"size": total.size, "percent": total.percent, "type": total.status, **_described(context, total.status)}
         )
         for total in extents.totals(found)
     ]
+
+
+def _table(rows: list[str]) -> str:
     return "[\n" + ",\n".join(rows) + "\n]\n"
+
+
+def _tables(said: dict[str, list[str]]) -> str:
+    return "{\n" + ",\n".join(f"{json.dumps(context)}: {_table(rows)[:-1]}" for context, rows in said.items()) + "\n}\n"
