@@ -42,6 +42,7 @@ cdef bint channel_unsent(const Channel *channel) noexcept nogil
 cdef void channel_rest(Channel *channel) noexcept nogil
 cdef TlsState tls_state(const Channel *channel) noexcept nogil
 cdef bint tls_in_kernel(const Channel *channel) noexcept nogil
+cdef bint tls_complaint(TlsKeeper *keeper, char *text, size_t room) noexcept nogil
 cdef const char *tls_text(const Channel *channel) noexcept nogil
 
 cdef class TlsCredentials:
@@ -50,5 +51,6 @@ cdef class TlsCredentials:
 cdef class SecureChannel:
     cdef Channel channel
     cdef TlsCredentials credentials     # outlive the session
-    cdef int wait(self, int direction, int64_t until) except -1
+    cdef ssize_t owed                   # bytes that send took and could not flush yet
+    cdef bint wait(self, int direction, int64_t until, double timeout) except -1
     cdef int failed(self, ssize_t outcome) except -1

@@ -4,7 +4,7 @@ import builtins
 from collections.abc import Sequence
 from typing import Literal, Protocol, TypedDict
 
-from omavol._channel import SecureChannel
+from omavol._channel import SecureChannel, TlsCredentials
 
 Fault = tuple[str, str, int, int, str]  # side, kind, code, offset, text
 
@@ -183,6 +183,8 @@ class Server:
         client_connections: int = 0,
         handshake: float = 10.0,
         hide_exports: bool = False,
+        tls: TlsCredentials | None = None,
+        tls_required: bool = False,
     ) -> None: ...
     def start(self) -> None: ...
     def listen(self, fd: int) -> None: ...
@@ -207,4 +209,6 @@ class Server:
     def connections(self) -> int: ...
     @property
     def refused(self) -> int: ...
+    @property
+    def tls_counts(self) -> tuple[int, int, int]: ...
     def stop(self) -> int: ...

@@ -165,7 +165,7 @@ def test_nbdinfo_and_qemu_nbd_understand_our_handshake(scripted, listed):
     assert ("export: 'web01'" in names.stdout) is listed
 
 
-@pytest.mark.parametrize("uri", ["nbds://localhost", "localhost", ""])
+@pytest.mark.parametrize("uri", ["nbd2://localhost", "localhost", ""])
 def test_a_client_takes_no_other_uri(uri):
     with pytest.raises(BadUri):
         connect(uri)

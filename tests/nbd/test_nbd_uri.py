@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omavol.nbd.errors import BadUri, TlsUnavailable
-from omavol.nbd.uri import Uri, is_uri, parse
+from omavol.nbd.errors import BadUri
+from omavol.nbd.uri import Security, Uri, is_uri, parse
 
 GOOD = [
     ("nbd://localhost", Uri("localhost")),
@@ -64,11 +64,24 @@ def test_a_bad_uri_is_refused_in_one_line(text, words):
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["nbds://host/disk", "nbds+unix:///disk?socket=/s", "nbds+vsock://2/"])
-def test_a_uri_that_asks_for_tls_is_refused_with_one_clear_line(text):
-    with pytest.raises(TlsUnavailable) as refused:
-        parse(text)
-    assert str(refused.value) == "TLS comes in a later release"
+SECURED = [
+    ("nbds://host/disk", Uri("host", export="disk", tls=Security())),
+    ("nbds://alice@host", Uri("host", tls=Security(username="alice"))),
+    ("nbds+unix:///d?socket=/s&tls-certificates=/pki", Uri(socket="/s", export="d", tls=Security("/pki"))),
+    ("nbds+vsock://2/?tls-hostname=a.example", Uri(cid=2, tls=Security(hostname="a.example"))),
+    (
+        "nbds+unix:///?tls-psk-file=/k%26&tls-username=bob&socket=/s",
+        Uri(socket="/s", tls=Security(psk_file="/k&", username="bob")),
+    ),
+    ("nbds://host/?tls-verify-peer=false", Uri("host", tls=Security(verify_peer=False))),
+    ("nbds+unix://bob@/?socket=/s", Uri(socket="/s", tls=Security(username="bob"))),
+]
+
+
+@pytest.mark.parametrize(("text", "uri"), SECURED)
+def test_a_uri_of_tls_is_read_with_libnbds_parameters_and_written_again(text, uri):
+    assert parse(text) == uri
+    assert parse(str(uri)) == uri
 
 
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)

@@ -30,6 +30,7 @@ cdef struct TlsKeeper:
     Stamp stamps[KEEPER_FILES]
     SSL_CTX *context
     char text[KEEPER_TEXT]      # why the newest files could not be loaded; empty: they were
+    bint said                   # tls_complaint has told it
 
 # The order is by speed where all are safe: AES-128-GCM is the quickest with AES in the processor, ChaCha20 without.
 cdef extern from * nogil:
@@ -66,7 +67,7 @@ cdef SSL_CTX *keeper_context(TlsKeeper *keeper) noexcept nogil:
     pthread_mutex_lock(&keeper.lock)
     if keeper.context == NULL or memcmp(now, keeper.stamps, sizeof(now)) != 0:
         memcpy(keeper.stamps, now, sizeof(now))
-        keeper.text[0] = 0
+        keeper.text[0], keeper.said = 0, False
         made = keeper_load(keeper)
         if made != NULL:
             SSL_CTX_free(keeper.context)
@@ -76,6 +77,18 @@ cdef SSL_CTX *keeper_context(TlsKeeper *keeper) noexcept nogil:
         SSL_CTX_up_ref(made)
     pthread_mutex_unlock(&keeper.lock)
     return made
+
+
+cdef bint tls_complaint(TlsKeeper *keeper, char *text, size_t room) noexcept nogil:
+    """Why the newest files are not used, once for each change of them; False: there is nothing to say."""
+    cdef bint news
+    pthread_mutex_lock(&keeper.lock)
+    news = keeper.text[0] != 0 and not keeper.said
+    if news:
+        snprintf(text, room, "%s", keeper.text)
+        keeper.said = True
+    pthread_mutex_unlock(&keeper.lock)
+    return news
 
 
 cdef SSL_CTX *keeper_load(TlsKeeper *keeper) noexcept nogil:

@@ -55,6 +55,18 @@ cdef class TlsCredentials:
         pthread_mutex_unlock(&self.keeper.lock)
         return text or None
 
+    def lifetime(self):
+        """Seconds since the certificate began to be valid, and until it ends; None where there is none."""
+        cdef SSL_CTX *context = keeper_context(self.keeper)
+        cdef X509 *certificate = SSL_CTX_get0_certificate(context) if context != NULL else NULL
+        cdef int[4] found       # days and seconds, twice
+        cdef bint told = False
+        if certificate != NULL:
+            told = ASN1_TIME_diff(&found[0], &found[1], X509_get0_notBefore(certificate), NULL) \
+                and ASN1_TIME_diff(&found[2], &found[3], NULL, X509_get0_notAfter(certificate))
+        SSL_CTX_free(context)
+        return (found[0] * 86400 + found[1], found[2] * 86400 + found[3]) if told else None
+
     def __dealloc__(self):
         cdef int index
         if self.keeper == NULL:
@@ -95,17 +107,20 @@ cdef class SecureChannel:
         with nogil:
             outcome = tls_shake(&self.channel)
         while outcome == CHANNEL_AGAIN:
-            self.wait(WAIT_READ, until)
+            self.wait(WAIT_READ, until, 1.0)
             with nogil:
                 outcome = tls_shake(&self.channel)
         if outcome < 0:
             self.failed(outcome)
 
     def send(self, data, double timeout):
-        """Send some of `data`, at least a byte; how many. All of that has left when this returns."""
+        """Send some of `data`, at least a byte; how many. All of that has left when this returns.
+
+        With a `timeout` of 0 nothing waits: -1 where the socket is full; the next call is to be given the same bytes.
+        """
         cdef const uint8_t[::1] view = data
         cdef int64_t until = _milliseconds() + <int64_t>(timeout * 1000)
-        cdef ssize_t n = 0
+        cdef ssize_t n = self.owed
         cdef int flushed = 0
         if len(view) == 0:
             return 0
@@ -114,19 +129,24 @@ cdef class SecureChannel:
                 n = channel_send(&self.channel, &view[0], view.shape[0], False)
             if n < 0:
                 self.failed(n)
-            if n == 0:
-                self.wait(WAIT_WRITE, until)
+            if n == 0 and not self.wait(WAIT_WRITE, until, timeout):
+                return -1
+        self.owed = n
         while flushed == 0:
             with nogil:
                 flushed = channel_flush(&self.channel)
             if flushed < 0:
                 self.failed(CHANNEL_BROKEN)
-            if flushed == 0:
-                self.wait(WAIT_WRITE, until)
+            if flushed == 0 and not self.wait(WAIT_WRITE, until, timeout):
+                return -1
+        self.owed = 0
         return n
 
     def receive_into(self, into, double timeout):
-        """Receive some bytes, at least one; how many, or 0 when the peer has closed."""
+        """Receive some bytes, at least one; how many, or 0 when the peer has closed.
+
+        With a `timeout` of 0 nothing waits: -1 where nothing is here.
+        """
         cdef uint8_t[::1] view = into
         cdef int64_t until = _milliseconds() + <int64_t>(timeout * 1000)
         cdef ssize_t n = 0
@@ -139,19 +159,21 @@ cdef class SecureChannel:
                 return 0
             if n < 0:
                 self.failed(n)
-            if n == 0:
-                self.wait(WAIT_READ, until)
+            if n == 0 and not self.wait(WAIT_READ, until, timeout):
+                return -1
         return n
 
-    cdef int wait(self, int direction, int64_t until) except -1:
-        """Wait for the socket; signals are heard of meanwhile."""
+    cdef bint wait(self, int direction, int64_t until, double timeout) except -1:
+        """Wait for the socket, and hear of signals meanwhile; False, at once, where `timeout` is 0."""
         cdef int64_t left = until - _milliseconds()
+        if timeout == 0:
+            return False
         if left <= 0:
             raise TimeoutError
         with nogil:
             channel_wait(&self.channel, direction, <int>min(left, 500))
         PyErr_CheckSignals()
-        return 0
+        return True
 
     cdef int failed(self, ssize_t outcome) except -1:
         if self.channel.tls != NULL and self.channel.tls.failure == 0:

@@ -1,6 +1,8 @@
 # What is used of OpenSSL 3.0 (the names and what they do: its man pages, section 3ssl).
 
 cdef extern from "<openssl/ssl.h>" nogil:
+    ctypedef struct ASN1_TIME:
+        pass
     ctypedef struct BIO:
         pass
     ctypedef struct BIO_METHOD:
@@ -12,6 +14,8 @@ cdef extern from "<openssl/ssl.h>" nogil:
     ctypedef struct SSL_CTX:
         pass
     ctypedef struct SSL_METHOD:
+        pass
+    ctypedef struct X509:
         pass
     ctypedef struct X509_VERIFY_PARAM:
         pass
@@ -118,6 +122,10 @@ cdef extern from "<openssl/ssl.h>" nogil:
     int SSL_want_write(const SSL *ssl)
     int SSL_write_ex(SSL *ssl, const void *data, size_t length, size_t *sent)
 
+    X509 *SSL_CTX_get0_certificate(const SSL_CTX *context)
+    int ASN1_TIME_diff(int *days, int *seconds, const ASN1_TIME *since, const ASN1_TIME *until)
+    const ASN1_TIME *X509_get0_notAfter(const X509 *certificate)
+    const ASN1_TIME *X509_get0_notBefore(const X509 *certificate)
     int X509_VERIFY_PARAM_set1_ip_asc(X509_VERIFY_PARAM *parameters, const char *address)
     const char *X509_verify_cert_error_string(long error)
 

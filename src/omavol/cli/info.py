@@ -54,6 +54,7 @@ class Server:
     fixed: bool
     structured: bool
     extended: bool
+    secured: bool
     exports: tuple[Shown, ...]
 
 
@@ -115,7 +116,7 @@ def _connects(uri: str, timeout: float) -> bool:
 def _holds(server: Server, quality: str | None, ability: str | None) -> bool:
     export = server.exports[0].export
     if quality == "tls":
-        return False
+        return server.secured
     if ability == "read":
         return True
     if ability == "write":
@@ -134,7 +135,7 @@ def _one(uri: Uri, timeout: float) -> Server:
         with negotiate(uri, timeout=timeout) as session:
             export = session.info(uri.export)
             shown = Shown(uri, export, session.contexts(uri.export))
-            return Server(True, session.structured, session.extended, (shown,))
+            return Server(True, session.structured, session.extended, session.secured, (shown,))
     except NotFixed:
         return _entered(uri, timeout)
     except Refused as error:
@@ -147,7 +148,7 @@ def _entered(uri: Uri, timeout: float) -> Server:
     with connect(uri, timeout=timeout) as connection:
         contexts = tuple(connection.export.contexts) if connection.structured else None
         shown = Shown(uri, connection.export, contexts)
-        return Server(connection.fixed, connection.structured, connection.export.extended, (shown,))
+        return Server(connection.fixed, connection.structured, connection.export.extended, connection.secured, (shown,))
 
 
 def _list(uri: Uri, timeout: float) -> Server:
@@ -162,7 +163,7 @@ def _list(uri: Uri, timeout: float) -> Server:
                 shown.append(Shown(uri.with_export(listed.name), export, session.contexts(listed.name)))
             except Refused as error:
                 click.echo(f"omavol info: {error}", err=True)
-        return Server(session.fixed, session.structured, session.extended, tuple(shown))
+        return Server(session.fixed, session.structured, session.extended, session.secured, tuple(shown))
 
 
 def _human(size: int) -> str:
@@ -218,7 +219,7 @@ def _json(server: Server) -> str:
         exports.append({"export-name": _name(shown), **described, **_fields(shown), **sizes})
     document = {
         "protocol": _protocol(server),
-        "TLS": False,
+        "TLS": server.secured,
         "structured": server.structured,
         "extended": server.extended,
         "exports": exports,
@@ -228,7 +229,8 @@ def _json(server: Server) -> str:
 
 def _text(server: Server) -> str:
     packets = "extended" if server.extended else "structured" if server.structured else "simple"
-    lines = [f"protocol: {_protocol(server)} without TLS, using {packets} packets"]
+    tls = "with" if server.secured else "without"
+    lines = [f"protocol: {_protocol(server)} {tls} TLS, using {packets} packets"]
     for shown in server.exports:
         lines.append(f"export={json.dumps(_name(shown), ensure_ascii=False)}:")
         if shown.export.description:

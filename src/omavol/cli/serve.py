@@ -46,6 +46,26 @@ LISTENING = Group(
     ),
 )
 
+TLS = Group(
+    "TLS",
+    click.Option(
+        ["--tls"],
+        type=click.Choice(["off", "on", "require"]),
+        default="off",
+        show_default=True,
+        help="Whether clients may, or have to, use TLS.",
+    ),
+    click.Option(
+        ["--tls-certificates"],
+        metavar="DIR",
+        help="server-cert.pem and server-key.pem, as qemu and nbdkit have them; new ones are taken while it runs.",
+    ),
+    click.Option(["--tls-psk"], metavar="FILE", help="Lines username:hexkey: the key instead of a certificate."),
+    click.Option(
+        ["--tls-verify-client"], is_flag=True, help="Clients have to show a certificate signed by DIR/ca-cert.pem."
+    ),
+)
+
 PROCESS = Group(
     "Process",
     click.Option(["--user"], metavar="USER", help="Become this user once files are open and sockets are bound."),
@@ -87,6 +107,7 @@ LIMITS = Group(
 
 EXAMPLES = (
     ("omavol serve disk.img", "The file as the default export at nbd://localhost:10809/."),
+    ("omavol serve --tls require --tls-certificates /etc/pki/oma disk.img", "The same, encrypted, for nbds://."),
     ("omavol serve --unix /run/d.sock -r a=one.img b=/dev/sdb", "Two exports by name, for reading, on a unix socket."),
     ("omavol serve --run 'nbdcopy \"$uri\" copy.img' disk.img", "A server for as long as one command runs."),
     ("omavol serve --control c.sock --track web01.points disk.img", "What changes is kept, for incremental copies."),
@@ -104,7 +125,7 @@ def _run(**fields: Any) -> None:
 command = GroupedCommand(
     "serve",
     params=[click.Argument(["exports"], nargs=-1, metavar="[NAME=]PATH...")],
-    groups=(EXPORTS, FILTERS, LISTENING, PROCESS, LIMITS),
+    groups=(EXPORTS, FILTERS, LISTENING, TLS, PROCESS, LIMITS),
     examples=EXAMPLES,
     callback=_run,
     help="""Serve files and block devices by NBD, and print the URI of each.

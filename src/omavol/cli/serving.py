@@ -19,6 +19,7 @@ from omavol.serve.lifetime import Lifetime, notify
 from omavol.serve.limits import own_limits
 from omavol.serve.listeners import Listener, TcpAddress, listen_tcp, listen_unix, listen_vsock
 from omavol.serve.table import ExportTable
+from omavol.serve.tls import Mode, Tls
 
 __all__ = ["Asked", "Wanted", "run"]
 
@@ -36,6 +37,10 @@ class Asked:
     tcp: tuple[str, ...]
     vsock: tuple[str, ...]
     single: bool
+    tls: str
+    tls_certificates: str | None
+    tls_psk: str | None
+    tls_verify_client: bool
     user: str | None
     once: bool
     run: str | None
@@ -44,6 +49,10 @@ class Asked:
     connections: int
     connections_per_client: int
     handshake_timeout: float
+
+    def wanted_tls(self) -> Tls:
+        """The options of TLS."""
+        return Tls(Mode(self.tls), self.tls_certificates, self.tls_psk, self.tls_verify_client)
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ def run(asked: Asked) -> None:
         try:
             limits = own_limits(asked.connections, asked.connections_per_client, asked.handshake_timeout)
             secret = bool(asked.control) and not asked.exports
-            table = ExportTable(limits, hidden=secret, filters=asked.filters)
+            table = ExportTable(limits, hidden=secret, filters=asked.filters, tls=asked.wanted_tls())
             tracked = {file.name: file.path for file in map(Wanted.parse, asked.track)}
             for wanted in map(Wanted.parse, asked.exports):
                 _add(table, wanted, asked.read_only, tracked.pop(wanted.name, None))

@@ -12,6 +12,7 @@ include "server_reads.pxi"
 include "server_writes.pxi"
 include "server_status.pxi"
 include "server_peers.pxi"
+include "server_tls.pxi"
 include "server_connection.pxi"
 include "server_filters.pxi"
 include "server_filter_rows.pxi"
@@ -91,9 +92,10 @@ cdef class Server:
     """
     cdef Table *table
     cdef bint stopped
+    cdef TlsCredentials tls         # of the table: they outlive every session
 
     def __cinit__(self, *, int workers=8, uint32_t connections=1024, uint32_t client_connections=0,
-                  double handshake=10.0, bint hide_exports=False):
+                  double handshake=10.0, bint hide_exports=False, TlsCredentials tls=None, bint tls_required=False):
         cdef int failure
         if workers < 1:
             raise ValueError("at least one worker")
@@ -106,6 +108,9 @@ cdef class Server:
         self.table.worker_count, self.table.connection_limit = workers, connections
         self.table.client_limit, self.table.vacant = client_connections, -1
         self.table.handshake_limit, self.table.hidden = <int64_t>(handshake * 1000), hide_exports
+        self.tls = tls
+        if tls is not None:
+            self.table.tls, self.table.tls_mode = tls.keeper, TLS_FORCED if tls_required else TLS_SELECTIVE
         failure = table_begin(self.table)
         if failure:
             raise OSError(failure, "the server cannot have an epoll set")
@@ -262,6 +267,11 @@ cdef class Server:
     def refused(self):
         """Connections turned away because there were too many, in all or of one client."""
         return self.table.refused
+
+    @property
+    def tls_counts(self):
+        """Since the start: sessions of TLS that entered an export, those that the kernel encrypts, failures."""
+        return self.table.tls_sessions, self.table.tls_in_kernel, self.table.tls_failures
 
     def stop(self):
         """End every connection (a client that does not read for 2 s is hung up on), sync and close every export.

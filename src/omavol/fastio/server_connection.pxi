@@ -40,6 +40,7 @@ cdef void begin_connection(Table *table, int fd) noexcept nogil:
         opening.deadline = milliseconds() + table.handshake_limit
         server_handshake_begin(&opening.shake, c, find_export, name_export)
         opening.shake.name_context = name_tracked
+        opening.shake.tls = table.tls_mode
         lock(table)
         welcome = may_connect(table, c)
         if welcome:
@@ -144,6 +145,9 @@ cdef Verdict take_options(Worker *w, Served *c) noexcept nogil:
         w.used += used
         if box_add(&w.box, wrote) < 0:
             return END
+    if todo == NEXT_TLS:
+        c.opening.securing = True
+        return GO_ON if w.have == w.used else END       # T12
     if todo == NEXT_TRANSMIT:
         c.agreed = c.opening.shake.agreed
         end_opening(c)
@@ -159,6 +163,7 @@ cdef void end_opening(Served *c) noexcept nogil:
     if c.opening == NULL:
         return
     lock(c.table)
+    count_tls(c)
     c.table.opening_count -= 1
     free(c.opening)
     c.opening = NULL
@@ -169,12 +174,14 @@ cdef Verdict give_replies(Worker *w, Served *c) noexcept nogil:
     """Send the outbox as far as it goes; END when that was all there is to do."""
     if c.withheld:
         return GO_ON
-    if not box_empty(&w.box):
+    if not all_sent(w, c):
         if box_send(&w.box, c) < 0:
             return END
-    if box_empty(&w.box) and c.in_flight == 0:
+    if all_sent(w, c) and c.in_flight == 0:
         if c.leaving:
             return END
+        if c.opening != NULL and c.opening.securing:
+            return begin_tls(w, c)
         if not c.writing and c.export != NULL and c.export.state == EXPORT_ENDING and c.opening == NULL:
             return END
     return GO_ON
@@ -191,6 +198,8 @@ cdef Verdict await_more(Worker *w, Served *c) noexcept nogil:
                 return PARK
     else:
         wanted = WAIT_WRITE
+    if c.channel.tls != NULL and channel_unsent(&c.channel):
+        wanted = WAIT_WRITE
     if not c.leaving and not box_full(&w.box) and not c.sated and (c.writing or not c.held):
         wanted |= WAIT_READ
     if c.in_flight and w.hung_up and (c.leaving or c.withheld):
@@ -198,6 +207,8 @@ cdef Verdict await_more(Worker *w, Served *c) noexcept nogil:
     if c.withheld:
         return PARK
     ready, w.ready = w.ready & wanted, 0
+    if c.channel.tls != NULL and wanted & WAIT_READ and channel_buffered(&c.channel):
+        ready |= WAIT_READ
     if not ready:
         if c.in_flight:
             return PARK                 # what is under way calls; nobody lingers meanwhile
@@ -275,6 +286,8 @@ cdef Verdict park(Worker *w, Served *c) noexcept nogil:
             free(c.backlog)
             c.backlog = NULL
             return END
+    if c.channel.tls != NULL:
+        channel_rest(&c.channel)
     lock(c.table)
     if c.export != NULL:
         add_counts(w, c)
@@ -331,6 +344,8 @@ cdef void leave_table(Table *table, Served *c) noexcept nogil:
 
 cdef void discard(Table *table, Served *c) noexcept nogil:
     """Close the socket of a connection that the table knows no longer, and free what it has."""
+    if c.channel.tls != NULL:
+        judge_tls_end(c)
     channel_close(&c.channel)
     if c.backlog != NULL:
         box_free(c.backlog)

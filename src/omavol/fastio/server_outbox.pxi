@@ -8,8 +8,11 @@ from omavol._channel cimport (
     CHANNEL_AGAIN,
     CHANNEL_SHORT,
     CHANNEL_UNREADABLE,
+    channel_buffered,
+    channel_flush,
     channel_send,
     channel_send_file,
+    channel_unsent,
 )
 from omavol._store cimport STORE_SLOW
 from omavol._wire cimport (
@@ -166,6 +169,10 @@ cdef int box_send(Outbox *box, Served *c) noexcept nogil:
                 free(box.pieces[box.first].memory)
             box.first += 1
     box_clear(box)
+    if c.channel.tls != NULL:
+        n = channel_flush(&c.channel)
+        box.blocked = n == 0
+        return <int>n if n >= 0 else -1
     return 1
 
 

@@ -124,7 +124,7 @@ cdef int do_request(Worker *w, Served *c, Request *request) noexcept nogil:
 cdef inline bint spliced(const Served *c) noexcept nogil:
     """Whether large payloads go to the store through a pipe."""
     cdef const Store *store = &c.holding.store
-    return store.kind != STORE_NULL and store.hand != STORE_AWAY and not c.export.filtered
+    return store.kind != STORE_NULL and store.hand != STORE_AWAY and not c.export.filtered and c.channel.tls == NULL
 
 
 cdef void count_request(Worker *w, const Request *request) noexcept nogil:

@@ -149,6 +149,10 @@ cdef void arm(Served *c) noexcept nogil:
         events &= ~<uint32_t>EPOLLIN
     if (c.backlog != NULL and not c.withheld) or c.held or c.work != NULL and c.work.finished != NULL:
         events |= EPOLLOUT          # held: true at once, for requests may wait in `kept`; so is a finished job's reply
+    if c.channel.tls != NULL and not c.withheld and (
+        channel_unsent(&c.channel) or (events & EPOLLIN and channel_buffered(&c.channel))
+    ):
+        events |= EPOLLOUT          # the socket tells nothing of what TLS has taken from it already
     c.held = False
     if c.work != NULL:
         c.work.called = False

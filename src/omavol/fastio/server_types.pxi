@@ -2,9 +2,9 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from omavol._channel cimport Channel
+from omavol._channel cimport Channel, TlsKeeper
 from omavol._store cimport Store
-from omavol._wire cimport ExportFacts, Negotiated, Request, ServerHandshake
+from omavol._wire cimport ExportFacts, Negotiated, Request, ServerHandshake, Tls
 
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_t:
@@ -149,6 +149,7 @@ cdef struct Outbox:
 cdef struct Opening:                # a connection in its handshake
     ServerHandshake shake
     int64_t deadline
+    bint securing                   # TLS begins when the ACK of STARTTLS is sent
     uint8_t *text                   # of the worker at hand: a description outlives its export there
 
 cdef struct Job:                    # a request that is done elsewhere: it waits in a filter, or for the store
@@ -252,6 +253,9 @@ cdef struct Table:
     bint visited                    # it is told from here on: a client got past its handshake
     int64_t handshake_limit         # milliseconds
     bint hidden                     # LIST is refused (H24)
+    TlsKeeper *tls                  # the server's credentials; NULL: no TLS
+    Tls tls_mode
+    uint64_t tls_sessions, tls_in_kernel, tls_failures      # since the start
     uint32_t operating              # add, retarget, remove under way
     bint stopping, resting          # accept rests until the next tick: no descriptors left
     bint ticking

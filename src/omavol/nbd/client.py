@@ -60,15 +60,15 @@ def negotiate(
 ) -> Negotiation:
     """Connect to a server without entering an export; arguments and errors are those of `connect`."""
     where = parse(uri) if isinstance(uri, str) else uri
-    machine = _machine(structured, extended, contexts)
+    machine = _machine(structured, extended, contexts, Wish.NEVER if where.tls is None else Wish.DEMANDED)
     return Negotiation(Transport.connect(where, timeout), where, machine)
 
 
-def _machine(structured: Wish, extended: Wish, contexts: Sequence[str]) -> _wire.ClientMachine:
+def _machine(structured: Wish, extended: Wish, contexts: Sequence[str], tls: Wish) -> _wire.ClientMachine:
     if structured == Wish.NEVER and extended == Wish.OFFERED:
         extended = Wish.NEVER  # they bring replies in chunks with them
     try:
-        return _wire.ClientMachine(structured, [name.encode() for name in contexts], extended=extended)
+        return _wire.ClientMachine(structured, [name.encode() for name in contexts], extended=extended, tls=tls)
     except ValueError as error:
         raise NotAllowed(
             "a meta context is named by at most 4096 bytes of UTF-8, and at most 8 are selected"
@@ -118,6 +118,11 @@ class Negotiation:
     def extended(self) -> bool:
         """Whether extended headers are agreed; known after the first answer."""
         return bool(self._machine.agreed["extended"])
+
+    @property
+    def secured(self) -> bool:
+        """Whether the session is inside TLS; known after the first answer."""
+        return self._transport is not None and self._transport.channel is not None
 
     def exports(self) -> tuple[Listed, ...]:
         """Every export of the server, as far as it tells."""
@@ -179,6 +184,8 @@ class Negotiation:
                 transport.send(out, self._deadline)
             if todo == Next.MORE:
                 self._pending += self._receive(transport, export)
+            elif todo == Next.TLS:
+                self._secure(transport)
             elif todo == Next.SEEN and self._machine.seen is not None:
                 kind, text, more = self._machine.seen
                 seen.append((Seen(kind), text.decode(), more.decode()))
@@ -192,6 +199,13 @@ class Negotiation:
                 if todo == Next.ANSWERED and self._machine.refused:
                     raise self._refused(transport.place, export)
                 return seen
+
+    def _secure(self, transport: Transport) -> None:
+        """STARTTLS was acknowledged: nothing but TLS from here on, nothing that came before it counts (T20)."""
+        if self._pending:
+            raise self._broken(Fault.UNASKED, transport)
+        transport.secure(self.uri, self._deadline)
+        self._machine.secured()
 
     def _broken(self, fault: Fault, transport: Transport) -> NbdError:
         """The server broke the protocol: the connection ends without a word (C1)."""

@@ -7,11 +7,12 @@ looking at a disk and for tools; what moves a disk is `omavol copy`. Many reques
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Iterator
 from types import TracebackType
 
 from omavol.nbd.answers import DataAnswer, Descriptors, Run, StatusAnswer, chunks_of
-from omavol.nbd.errors import Disconnected, NbdError, ServerShutsDown
+from omavol.nbd.errors import Disconnected, NbdError, NotAllowed, ServerShutsDown
 from omavol.nbd.extents import Extent, Walk
 from omavol.nbd.handshake import Export
 from omavol.nbd.requests import Readable, Writable, at_once, flags_of, pieces, view_of
@@ -69,9 +70,21 @@ class Connection:
         """The socket's descriptor, which stays this object's."""
         return self._open().socket.fileno()
 
+    @property
+    def secured(self) -> bool:
+        """Whether the session is inside TLS."""
+        return self._open().channel is not None
+
     def detach(self) -> int:
-        """The socket's descriptor, which the caller now owns, in non-blocking mode; this object is closed."""
-        return self.release().socket.detach()
+        """The socket's descriptor, which the caller now owns, in non-blocking mode; this object is closed.
+
+        NotAllowed inside TLS, where a descriptor alone is not enough: `release` gives both.
+        """
+        if self.secured:
+            raise NotAllowed(f"{self.uri.place}: the connection is secured by TLS, which this cannot use")
+        plain = self.release().socket
+        assert isinstance(plain, socket.socket)
+        return plain.detach()
 
     def release(self) -> Transport:
         """The transport, non-blocking, which the caller now owns; this object is closed."""

@@ -37,8 +37,8 @@ class BadUri(NbdError):
     code = "nbd.uri"
 
 
-class TlsUnavailable(BadUri):
-    """The URI asks for TLS."""
+class TlsUnavailable(NbdError):
+    """TLS was demanded and cannot be had: its files, its handshake, or the peer's certificate (T21)."""
 
     code = "nbd.tls"
 

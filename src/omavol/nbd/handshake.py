@@ -106,7 +106,7 @@ _REFUSALS: dict[OptionError, tuple[str, str | None]] = {
     OptionError.POLICY: ("does not allow that", None),
     OptionError.INVALID: ("calls the question invalid", None),
     OptionError.PLATFORM: ("cannot do that on its platform", None),
-    OptionError.TLS_REQD: ("demands TLS", "TLS comes in a later release."),
+    OptionError.TLS_REQD: ("demands TLS", "Write nbds:// or nbds+unix:// in the URI."),
     OptionError.UNKNOWN: ("has no such export", "To see the exports of a server: omavol info --list URI"),
     OptionError.SHUTDOWN: ("is shutting down", None),
     OptionError.BLOCK_SIZE_REQD: ("wants its block sizes to be asked for", None),

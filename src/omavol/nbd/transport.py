@@ -6,9 +6,15 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from omavol._channel import TlsFailed
 from omavol.nbd.errors import ConnectFailed, Disconnected, NbdError, TimedOut
 from omavol.nbd.uri import Uri
+
+if TYPE_CHECKING:
+    from omavol._channel import SecureChannel
+    from omavol.nbd.tls import SecureSocket
 
 __all__ = ["Transport"]
 
@@ -20,7 +26,7 @@ class Transport:
     """
 
     def __init__(self, connected: socket.socket, place: str, timeout: float) -> None:
-        self.socket = connected
+        self.socket: socket.socket | SecureSocket = connected
         self.place = place
         self.timeout = timeout
 
@@ -52,7 +58,7 @@ class Transport:
             self._limit(deadline, "taking a request")
             try:
                 view = view[self.socket.send(view) :]
-            except OSError as error:
+            except (OSError, TlsFailed) as error:
                 raise self._failed(error, "taking a request") from error
 
     def receive(self, limit: int, deadline: float) -> bytes:
@@ -60,7 +66,7 @@ class Transport:
         self._limit(deadline, "an answer")
         try:
             data = self.socket.recv(limit)
-        except OSError as error:
+        except (OSError, TlsFailed) as error:
             raise self._failed(error, "an answer") from error
         if not data:
             raise Disconnected(f"{self.place}: the server closed the connection")
@@ -82,7 +88,7 @@ class Transport:
             count = self.socket.recv_into(view)
         except BlockingIOError:
             raise
-        except OSError as error:
+        except (OSError, TlsFailed) as error:
             raise self._failed(error, "an answer") from error
         if not count:
             raise Disconnected(f"{self.place}: the server closed the connection")
@@ -94,8 +100,19 @@ class Transport:
             return self.socket.sendmsg(views)
         except BlockingIOError:
             raise
-        except OSError as error:
+        except (OSError, TlsFailed) as error:
             raise self._failed(error, "taking a request") from error
+
+    def secure(self, uri: Uri, deadline: float) -> None:
+        """Begin TLS: whatever comes next is its handshake (T20). TlsUnavailable ends the connection (T21)."""
+        from omavol.nbd.tls import secure  # which a plain connection does not need
+
+        self.socket = secure(self.socket, uri, max(0.0, deadline - time.monotonic()))
+
+    @property
+    def channel(self) -> SecureChannel | None:
+        """TLS of this connection, for a loop of the extension modules; None: it is plain."""
+        return None if isinstance(self.socket, socket.socket) else self.socket.channel
 
     def close(self) -> None:
         self.socket.close()
@@ -106,7 +123,9 @@ class Transport:
             raise TimedOut(f"{self.place}: waited too long for {what}")
         self.socket.settimeout(remaining)
 
-    def _failed(self, error: OSError, what: str) -> NbdError:
+    def _failed(self, error: OSError | TlsFailed, what: str) -> NbdError:
+        if isinstance(error, TlsFailed):
+            return Disconnected(f"{self.place}: TLS ended the connection: {error}")
         if isinstance(error, TimeoutError):
             return TimedOut(f"{self.place}: waited too long for {what}")
         return Disconnected(f"{self.place}: the connection failed: {error.strerror or error}")

@@ -1,6 +1,7 @@
 """NBD URIs, read and written (the NBD project's doc/uri.md): nbd://HOST[:PORT]/EXPORT, nbd+unix:///EXPORT?socket=PATH.
 
-nbd+vsock://CID[:PORT]/EXPORT is libnbd's (nbd_connect_uri(3)). TLS is known by name and refused with one line.
+nbd+vsock://CID[:PORT]/EXPORT is libnbd's, and so are the parameters of nbds://, nbds+unix:// and nbds+vsock://:
+tls-certificates, tls-psk-file, tls-username, tls-verify-peer, tls-hostname (nbd_connect_uri(3)).
 """
 
 from __future__ import annotations
@@ -9,14 +10,40 @@ import os
 from dataclasses import dataclass, replace
 from urllib.parse import SplitResult, quote, quote_from_bytes, unquote_to_bytes, urlsplit
 
-from omavol.nbd.errors import BadUri, TlsUnavailable
+from omavol.nbd.errors import BadUri
 from omavol.nbd.wire import DEFAULT_PORT, MAXIMUM_STRING
 
-__all__ = ["Uri", "is_uri", "parse"]
+__all__ = ["Security", "Uri", "is_uri", "parse"]
 
 SCHEMES = ("nbd", "nbd+unix", "nbd+vsock", "nbds", "nbds+unix", "nbds+vsock")
 VSOCK_HOST = 2  # the context id of the host, as its guests see it (vsock(7))
+_SAFE = "/:@!$()*,~-._"  # in a query
 MAXIMUM_SOCKET_PATH = 107  # bytes; unix(7): sun_path is 108 with its NUL
+
+
+@dataclass(frozen=True)
+class Security:
+    """How a session is secured; empty: the usual files, the host's own name, this user's name.
+
+    `certificates` is a directory, `psk_file` a path. `verify_peer` False: whoever answers is believed.
+    """
+
+    certificates: str = ""
+    psk_file: str = ""
+    username: str = ""
+    hostname: str = ""
+    verify_peer: bool = True
+
+    def parameters(self) -> list[str]:
+        """As they stand in a URI's query."""
+        given = {
+            "tls-certificates": self.certificates,
+            "tls-psk-file": self.psk_file,
+            "tls-username": self.username,
+            "tls-hostname": self.hostname,
+            "tls-verify-peer": "" if self.verify_peer else "false",
+        }
+        return [f"{key}={quote_from_bytes(os.fsencode(value), safe=_SAFE)}" for key, value in given.items() if value]
 
 
 @dataclass(frozen=True)
@@ -34,15 +61,21 @@ class Uri:
     socket: str | None = None
     export: str = ""
     cid: int | None = None
+    tls: Security | None = None
 
     def __str__(self) -> str:
         export = quote(self.export, safe="/:@!$&'()*+,;=~-._")
+        scheme = "nbd" if self.tls is None else "nbds"
+        query = [] if self.tls is None else self.tls.parameters()
         if self.socket is not None:
-            return f"nbd+unix:///{export}?socket={quote_from_bytes(os.fsencode(self.socket), safe='/:@!$()*,~-._')}"
-        if self.cid is not None:
-            return f"nbd+vsock://{self.cid}:{self.port}/{export}"
-        host = f"[{self.host}]" if self.host and ":" in self.host else self.host
-        return f"nbd://{host}:{self.port}/{export}"
+            query.insert(0, f"socket={quote_from_bytes(os.fsencode(self.socket), safe=_SAFE)}")
+            where = "+unix:///"
+        elif self.cid is not None:
+            where = f"+vsock://{self.cid}:{self.port}/"
+        else:
+            host = f"[{self.host}]" if self.host and ":" in self.host else self.host
+            where = f"://{host}:{self.port}/"
+        return f"{scheme}{where}{export}" + ("?" + "&".join(query) if query else "")
 
     @property
     def place(self) -> str:
@@ -78,12 +111,33 @@ def parse(text: str) -> Uri:
             f"{text!r} is not an NBD URI",
             "Write nbd://HOST[:PORT]/EXPORT, or nbd+unix:///EXPORT?socket=PATH.",
         )
-    if scheme.startswith("nbds"):
-        raise TlsUnavailable("TLS comes in a later release", "Use nbd:// on loopback or through a tunnel.")
     if parts.fragment:
         raise BadUri(f"{text!r} has a fragment; write # in a name as %23")
     export = _export(parts, text)
-    return _READERS[scheme](parts, text, export)
+    found = _READERS[scheme.replace("nbds", "nbd", 1)](parts, text, export)
+    return replace(found, tls=_security(parts, text)) if scheme.startswith("nbds") else found
+
+
+def _security(parts: SplitResult, text: str) -> Security:
+    """The parameters of TLS; unknown ones are ignored, as libnbd does. A user before the host is the key's name."""
+    given = {key: unquote_to_bytes(value) for key, _, value in (item.partition("=") for item in parts.query.split("&"))}
+    named = unquote_to_bytes(parts.netloc.rpartition("@")[0])
+    found = {
+        field: os.fsdecode(given.get(key, b""))
+        for key, field in (
+            ("tls-certificates", "certificates"),
+            ("tls-psk-file", "psk_file"),
+            ("tls-username", "username"),
+            ("tls-hostname", "hostname"),
+        )
+    }
+    if any("\0" in value for value in found.values()):
+        raise BadUri(f"{text!r} has a NUL in a parameter of TLS")
+    verify = given.get("tls-verify-peer", b"true").lower()
+    if verify not in (b"true", b"false", b"1", b"0"):
+        raise BadUri(f"{text!r}: tls-verify-peer is true or false")
+    found["username"] = found["username"] or os.fsdecode(named)
+    return Security(**found, verify_peer=verify in (b"true", b"1"))
 
 
 def _export(parts: SplitResult, text: str) -> str:
@@ -99,7 +153,7 @@ def _export(parts: SplitResult, text: str) -> str:
 
 
 def _unix(parts: SplitResult, text: str, export: str) -> Uri:
-    if parts.netloc:
+    if parts.netloc.rpartition("@")[2]:
         raise BadUri(
             f"{text!r} names a host, but nbd+unix has none", "Write three slashes: nbd+unix:///EXPORT?socket=PATH"
         )

@@ -24,6 +24,7 @@ __all__ = [
     "Retarget",
     "ServedExport",
     "SetFilters",
+    "TlsCounts",
 ]
 
 MESSAGE_LIMIT = 1 << 20
@@ -110,6 +111,14 @@ class ServedExport(msgspec.Struct, kw_only=True):
     points: list[str] = []
 
 
+class TlsCounts(msgspec.Struct, kw_only=True):
+    """Since the start: sessions that entered an export, those of them that the kernel encrypts, and failures."""
+
+    sessions: int
+    in_kernel: int
+    failures: int
+
+
 class Listing(msgspec.Struct, tag="listing", tag_field="answer", kw_only=True):
     """`incarnation` changes with every start of the server; `listeners` are NBD URIs without an export name.
 
@@ -124,6 +133,7 @@ class Listing(msgspec.Struct, tag="listing", tag_field="answer", kw_only=True):
     connections: int = 0
     turned_away: int = 0
     limits: dict[str, float] = {}
+    tls: TlsCounts | None = None
 
 
 class Done(msgspec.Struct, tag="done", tag_field="answer", kw_only=True):

@@ -27,10 +27,12 @@ from omavol.schema.control import (
     Remove,
     Retarget,
     SetFilters,
+    TlsCounts,
 )
 from omavol.serve.errors import ServeError
 from omavol.serve.listeners import bind_unix
 from omavol.serve.table import ExportTable
+from omavol.serve.tls import Mode
 
 __all__ = ["ControlServer"]
 
@@ -139,7 +141,7 @@ class ControlServer:
             case Hello():
                 return self._listing()
             case ListExports():
-                return msgspec.structs.replace(self._listing(), exports=table.list())
+                return msgspec.structs.replace(self._listing(), exports=table.list(), tls=self._tls())
             case Add():
                 export = table.add(
                     command.name,
@@ -161,6 +163,9 @@ class ControlServer:
             case SetFilters():
                 export = table.set_filters(command.name, command.filters)
         return Done(incarnation=self._incarnation, export=export)
+
+    def _tls(self) -> TlsCounts | None:
+        return None if self._table.tls.mode == Mode.OFF else self._table.tls_counts
 
     def _listing(self) -> Listing:
         return Listing(

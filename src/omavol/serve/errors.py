@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["AddressUnusable", "BadAddress", "ControlFailed", "ControlRefused", "ExportRefused", "ServeError"]
+__all__ = [
+    "AddressUnusable",
+    "BadAddress",
+    "ControlFailed",
+    "ControlRefused",
+    "ExportRefused",
+    "ServeError",
+    "TlsUnusable",
+]
 
 
 class ServeError(Exception):
@@ -27,6 +35,13 @@ class AddressUnusable(ServeError):
 
     def __init__(self, detail: str, advice: str = "") -> None:
         super().__init__("address_unusable", detail, advice)
+
+
+class TlsUnusable(ServeError):
+    """TLS cannot be had with these files."""
+
+    def __init__(self, detail: str, advice: str = "") -> None:
+        super().__init__("tls_unusable", detail, advice)
 
 
 class ExportRefused(ServeError):

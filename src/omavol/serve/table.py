@@ -8,15 +8,18 @@ import os
 import stat
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omavol._fastio import Server, TableError
-from omavol.schema.control import ServedExport
+from omavol.nbd.uri import Security
+from omavol.schema.control import ServedExport, TlsCounts
 from omavol.serve.errors import ExportRefused
 from omavol.serve.filters import parse_all
 from omavol.serve.limits import Limits
 from omavol.serve.listeners import Listener
+from omavol.serve.tls import Mode, Tls
 from omavol.serve.tracking import Disk, Tracker
 
 if TYPE_CHECKING:  # the stub's name for a shape; the compiled module gives plain dicts
@@ -31,8 +34,14 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 
 class ExportTable:
     """The server's table and its listeners. Any thread may call any method; `stop` is the last call."""
 
-    def __init__(self, limits: Limits, *, hidden: bool = False, filters: Sequence[str] = ()) -> None:
-        """`hidden`: names are secrets, LIST is refused. `filters`: what every export begins with (BadFilter)."""
+    def __init__(
+        self, limits: Limits, *, hidden: bool = False, filters: Sequence[str] = (), tls: Tls | None = None
+    ) -> None:
+        """`hidden`: names are secrets, LIST is refused. `filters`: what every export begins with (BadFilter).
+
+        TlsUnusable where `tls` cannot be had.
+        """
+        self.tls = tls or Tls()
         self._first_filters = list(filters)
         self._first_rows = parse_all(filters)
         self._filters: dict[str, list[str]] = {}  # of the exports that have others by now
@@ -42,6 +51,8 @@ class ExportTable:
             client_connections=limits.client_connections,
             handshake=limits.handshake,
             hide_exports=hidden,
+            tls=self.tls.load(),
+            tls_required=self.tls.mode == Mode.REQUIRE,
         )
         self.limits = limits
         self._listeners: list[Listener] = []
@@ -55,6 +66,8 @@ class ExportTable:
 
     def listen(self, listener: Listener) -> None:
         """Accept from a listener; its socket is the server's from now on, its file is removed by `stop`."""
+        if self.tls.mode == Mode.REQUIRE:
+            listener = replace(listener, uri=replace(listener.uri, tls=Security()))
         self._listeners.append(listener)
         self._server.listen(listener.socket.detach())
 
@@ -220,6 +233,12 @@ class ExportTable:
     def connections(self) -> int:
         """Clients at present, in the handshake or past it."""
         return self._server.connections
+
+    @property
+    def tls_counts(self) -> TlsCounts:
+        """What became of TLS since the start."""
+        sessions, in_kernel, failures = self._server.tls_counts
+        return TlsCounts(sessions=sessions, in_kernel=in_kernel, failures=failures)
 
     @property
     def turned_away(self) -> int:
