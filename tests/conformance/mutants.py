@@ -307,7 +307,10 @@ class InfoTellsAnotherFlag(Honest):
         return super().flags() | (Flag.ROTATIONAL if hasattr(self, "entering") else 0)
 
 
-@mutant("H16-unknown-export", "H22-another-go-after-a-refused-one")
+@mutant(
+    *("H16-unknown-export", "H17-nothing-told-of-an-unknown-export"),
+    *("H22-another-go-after-a-refused-one", "H22-contexts-outlive-a-refused-go"),
+)
 class UnknownExportEndsTheSession(Honest):
     def inform(self, option, data):
         name = data[4 : 4 + int.from_bytes(data[:4])]

@@ -36,7 +36,7 @@ def _survey(server: Server) -> Facts:
         offered=offered,
         tls=tls,
         info=info,
-        any_name=info and server.shake().info(server.unknown_name).ok,
+        any_name=info and _takes_any_name(server),
         exports=_list(server.shake()) if offered & FIXED_NEWSTYLE else None,
         structured=structured,
         extended=extended,
@@ -67,6 +67,13 @@ def _knows_info(server: Server) -> bool:
     if answer.kind == OptionError.UNSUP:
         return False
     raise CannotRun(f"{server.uri}: the export cannot be entered: {answer.name} {answer.data.decode()}".rstrip())
+
+
+def _takes_any_name(server: Server) -> bool:
+    try:
+        return server.shake().info(server.unknown_name).ok
+    except Gone:
+        return False  # which H16 will say
 
 
 def _told(server: Server, info: bool, structured: bool) -> Told:
