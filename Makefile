@@ -42,10 +42,10 @@ test: setup
 	@$(PYTHON) -m pytest
 
 bench: setup
-	@$(PYTHON) -m pytest benchmarks
+	@$(PYTHON) -m pytest benchmarks --benchmark-columns=median,iqr,rounds
 
 bench-short: setup
-	@OMA_BENCH=short $(PYTHON) -m pytest benchmarks
+	@OMA_BENCH=short $(PYTHON) -m pytest benchmarks --benchmark-columns=median,iqr,rounds
 
 lint: setup
 	@$(VENV)/bin/ruff check .
