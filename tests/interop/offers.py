@@ -22,8 +22,8 @@ CLIENTS: Mapping[str, tuple[str, str]] = {
 # As servers for ours.
 SERVERS: Mapping[str, tuple[str, str]] = {
     "nbdkit": ("read write trim zero status large plain list", "it has no extended headers"),
-    "qemu-nbd": ("read write trim zero status large plain list", "our client does not ask for them yet"),
-    "qemu-storage-daemon": ("read write trim zero status large plain list", "our client does not ask for them yet"),
+    "qemu-nbd": ("read write trim zero status large plain extended list", ""),
+    "qemu-storage-daemon": ("read write trim zero status large plain extended list", ""),
     "nbd-server": ("read write trim large plain list", "it has neither contexts nor WRITE_ZEROES nor extended headers"),
 }
 
@@ -31,6 +31,8 @@ SERVERS: Mapping[str, tuple[str, str]] = {
 SINCE: Mapping[tuple[str, str], str] = {
     ("libnbd", "extended"): "libnbd has them since 1.18",
     ("nbdinfo", "extended"): "libnbd has them since 1.18",
+    ("qemu-nbd", "extended"): "qemu has them since 8.2",
+    ("qemu-storage-daemon", "extended"): "qemu has them since 8.2",
 }
 
 

@@ -63,6 +63,14 @@ def plain(uri: str, disk: Disk) -> None:
         assert digest(client.read(0, SIZE)) == digest(disk.content)
 
 
+def extended(uri: str, disk: Disk) -> None:
+    """With headers of 64 bits, demanded: what is not granted is an error (C27)."""
+    with nbd.connect(uri, timeout=TIMEOUT, extended=nbd.Wish.DEMANDED) as client:
+        assert digest(client.read(0, SIZE)) == digest(disk.content)
+        told = [(extent.offset, extent.length, extent.status) for extent in client.extents("base:allocation")]
+    assert told == MAP
+
+
 def exports(uri: str, disk: Disk) -> None:
     with nbd.negotiate(uri, timeout=TIMEOUT) as session:
         assert len(session.exports()) == 1
@@ -76,5 +84,6 @@ DOES = {
     "status": status,
     "large": large,
     "plain": plain,
+    "extended": extended,
     "list": exports,
 }
