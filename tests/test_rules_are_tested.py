@@ -18,7 +18,7 @@ DOCUMENT = (HERE.parent / "docs" / "NBD.md").read_text()
 CVES = sorted(set(re.findall(r"CVE-\d{4}-\d+", DOCUMENT)))
 RULES = list(dict.fromkeys(re.findall(r"\b([HTXCD]\d{1,2}) (?:Sm|Sp|Spe|Me|Se|M|S|H)\b", DOCUMENT)))
 
-OPEN_RULES: frozenset[str] = frozenset({"T14", "T15"})
+OPEN_RULES: frozenset[str] = frozenset()
 OPEN_CVES: frozenset[str] = frozenset()
 
 
