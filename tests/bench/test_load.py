@@ -195,3 +195,13 @@ def test_no_descriptor_is_left_behind(table, uri):
     run(Load(uri, connections=4, seconds=0.05))
     run(Load(uri, "connect", connections=4, seconds=0.05))
     until(lambda: held() == before)
+
+
+@pytest.mark.parametrize("operation", ["randread", "randwrite", "read", "status"])
+def test_a_server_inside_tls_is_measured(start, image, place, operation):
+    key = place / "keys.psk"
+    key.write_text("bench:" + "5a" * 32 + "\n")
+    server = start("nbdkit", "-f", "-U", "SOCK", "--tls=require", f"--tls-psk={key}", "file", image)
+    secured = f"nbds+unix://bench@/?socket={server.partition('socket=')[2]}&tls-psk-file={key}"
+    result = run(Load(secured, operation, depth=16, connections=2, seconds=SHORT))
+    assert (result.errors, result.times.count > 16) == (0, True)

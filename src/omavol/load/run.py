@@ -14,6 +14,7 @@ from omavol.load.times import Times
 from omavol.nbd.client import ALLOCATION, Connection, connect
 from omavol.nbd.errors import Breach, Disconnected, NbdError, NotAllowed, NotOffered, RequestFailed, TimedOut
 from omavol.nbd.handshake import Export, Wish
+from omavol.nbd.transport import Transport
 from omavol.nbd.uri import Uri, parse
 from omavol.nbd.wire import Command, Error, TransmissionFlag
 
@@ -105,9 +106,11 @@ def run(load: Load) -> Result:
         export = first.export
         _fits(load, export, uri)
         if load.operation == "connect":
+            if first.secured:
+                raise NotAllowed("whole connections are measured without TLS alone")
             return _run_connects(load, uri, export)
-        with _connections(load, uri, first.detach(), export) as fds:
-            return _run_requests(load, uri, export, fds)
+        with _connections(load, uri, first.release(), export) as transports:
+            return _run_requests(load, uri, export, transports)
 
 
 def _enter(uri: Uri, load: Load) -> Connection:
@@ -149,26 +152,27 @@ def _fits(load: Load, export: Export, uri: Uri) -> None:
 
 
 @contextmanager
-def _connections(load: Load, uri: Uri, first: int, export: Export) -> Iterator[list[int]]:
-    """All descriptors, closed in the end; the first connection is there already."""
-    fds = [first]
+def _connections(load: Load, uri: Uri, first: Transport, export: Export) -> Iterator[list[Transport]]:
+    """All connections, closed in the end; the first is there already."""
+    transports = [first]
     try:
         for _ in range(load.connections - 1):
             another = connect(uri, timeout=load.timeout, extended=Wish.NEVER)
-            fds.append(another.detach())
+            transports.append(another.release())
             if (another.export.size, another.structured) != (export.size, export.structured):
                 raise Breach(f"{uri.place}: another connection to export {export.name!r} shows another size")
-        yield fds
+        yield transports
     finally:
-        for fd in fds:
-            os.close(fd)
+        for transport in transports:
+            transport.close()
 
 
-def _run_requests(load: Load, uri: Uri, export: Export, fds: list[int]) -> Result:
+def _run_requests(load: Load, uri: Uri, export: Export, transports: list[Transport]) -> Result:
     status = load.operation == "status"
     reads = {"randrw": load.reads}.get(load.operation, 0 if load.writes else 100)
     loop = LoadLoop(
-        fds=fds,
+        fds=[transport.socket.fileno() for transport in transports],
+        secured=[channel for transport in transports if (channel := transport.channel) is not None],
         command=Command.BLOCK_STATUS if status else Command.READ,
         reads=reads,
         random=load.operation.startswith("rand"),
