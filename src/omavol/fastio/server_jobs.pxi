@@ -102,10 +102,14 @@ cdef int sync_elsewhere(Served *c, const Request *request) noexcept nogil:
 
 
 cdef Verdict collect(Worker *w, Served *c) noexcept nogil:
-    """Take over the replies of finished jobs while there is room; END without memory."""
+    """Take over the replies of finished jobs while there is room; END without memory.
+
+    What stays counts among the bytes that has_room bounds; requests are read on until then, so that a client that sends
+    much before it reads does not lock with us (D5).
+    """
     cdef Job *job
     cdef bint failed
-    while c.withheld or not box_full(&w.box):
+    while c.withheld or not box_full(&w.box) and w.box.owned < OUTBOX_MOST:
         lock(c.table)
         job = c.work.finished
         if job != NULL:

@@ -44,7 +44,7 @@ cdef inline bint box_empty(const Outbox *box) noexcept nogil:
 
 cdef inline bint box_full(const Outbox *box) noexcept nogil:
     """Whether the client owes us so much reading that its requests have to wait."""
-    return box.have - box.at + box.owned + (box.count - box.first) * sizeof(Piece) >= OUTBOX_MOST
+    return box.have - box.at + (box.count - box.first) * sizeof(Piece) >= OUTBOX_MOST
 
 
 cdef inline void box_clear(Outbox *box) noexcept nogil:

@@ -202,5 +202,5 @@ cdef Served *finish_job(Table *table, Job *job) noexcept nogil:
     c.work.finished_last = job
     if not oma_look(&c.taken) and not c.work.called:
         c.work.called = True            # a worker may just be waking up to it: `taken` decides who has it
-        watch(table, EPOLL_CTL_MOD, c.channel.fd, EPOLLOUT | EPOLLONESHOT, c)
+        watch(table, EPOLL_CTL_MOD, c.channel.fd, inward(c) | EPOLLOUT | EPOLLONESHOT, c)
     return NULL

@@ -140,13 +140,16 @@ cdef int watch(Table *table, int operation, int fd, uint32_t events, void *of) n
     return epoll_ctl(table.epoll, operation, fd, &event)
 
 
+cdef inline uint32_t inward(const Served *c) noexcept nogil:
+    """EPOLLIN if a parked connection is to be read from: also while replies wait for one that writes first (D5)."""
+    if c.leaving or c.sated or c.withheld or c.backlog != NULL and box_full(c.backlog):
+        return 0
+    return EPOLLIN
+
+
 cdef void arm(Served *c) noexcept nogil:
     """Park: the next event on the socket gives it to a worker. Lock held; nothing of it may be touched behind this."""
-    cdef uint32_t events = EPOLLONESHOT
-    if not c.leaving and (c.backlog == NULL or not box_full(c.backlog)):
-        events |= EPOLLIN
-    if c.sated or c.withheld:
-        events &= ~<uint32_t>EPOLLIN
+    cdef uint32_t events = inward(c) | <uint32_t>EPOLLONESHOT
     if (c.backlog != NULL and not c.withheld) or c.held or c.work != NULL and c.work.finished != NULL:
         events |= EPOLLOUT          # held: true at once, for requests may wait in `kept`; so is a finished job's reply
     if c.channel.tls != NULL and not c.withheld and (
