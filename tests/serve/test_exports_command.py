@@ -89,6 +89,21 @@ def test_a_retarget_under_load_loses_no_write(control, place):
         assert data in {content[block * 4096 : block * 4096 + 4096] for content in contents}
 
 
+def test_filters_are_put_before_a_live_export_and_taken_away(control, place, image):
+    """A pause holds a read until it is taken away."""
+    exports("add", "a", image, "--control", control)
+    with Raw(place / "s", "a") as client:
+        assert exports("filter", "a", "pause", "--control", control) == "a: filters: pause\n"
+        client.send(Command.READ, 0, 512)
+        assert json.loads(exports("list", "--json", "--control", control))["exports"][0]["filters"] == ["pause"]
+        client.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            client.socket.recv(1)
+        client.socket.settimeout(20)
+        assert exports("filter", "a", "--control", control) == "a: filters: none\n"
+        assert client.reply()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -99,6 +114,8 @@ def test_a_retarget_under_load_loses_no_write(control, place):
         (["add", "n" * 4097, "{image}"], "4096"),
         (["retarget", "a", "{image}"], "no export has that name"),
         (["retarget", "taken", "{small}"], "size"),
+        (["filter", "taken", "delay:soon"], "filter"),
+        (["filter", "a", "pause"], "no export has that name"),
         (["remove", "a"], "no export has that name"),
     ],
 )

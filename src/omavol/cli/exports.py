@@ -97,6 +97,22 @@ def remove(name: str, control: str, as_json: bool) -> None:
     _report(done, as_json, "is not served any more")
 
 
+@command.command("filter")
+@click.argument("name")
+@click.argument("filters", nargs=-1, metavar="[FILTER]...")
+@_control
+@_json
+def set_filters(name: str, filters: tuple[str, ...], control: str, as_json: bool) -> None:
+    """Put FILTERs before NAME, in place of those it has; with none of them the way is free again.
+
+    A FILTER is delay:10ms, error:EIO,write,every=100, rate:20M or pause, with the items of omavol-serve(1). Requests
+    pass them in the order given; who waits in an older one passes the new ones at once.
+    """
+    with _client(control) as client:
+        done = client.set_filters(name, filters)
+    _report(done, as_json, f"filters: {' '.join(done.export.filters) or 'none'}")
+
+
 @command.group("point")
 def point() -> None:
     """Take and forget points of change tracking: x-oma:changed-since:POINT tells what changed since.
