@@ -22,7 +22,7 @@ def test_info_takes_no_list_that_overflows():
 
 @pytest.mark.parametrize("copy", COPIES)
 def test_a_copy_fails_no_rule_but_one(copy):
-    """As recorded; test_peers holds the record against the program."""
+    """As recorded; test_conformance_peers holds the record against the program."""
     failed = {check for check, outcome in recorded(COPIES[copy]).items() if outcome.startswith("fail")}
     assert failed <= {SHUTDOWN}
 

@@ -1,4 +1,4 @@
-"""`omavol serve` passes every rule it can be judged by: read-only here, writable in test_peers."""
+"""`omavol serve` passes every rule it can be judged by: read-only here, writable in test_conformance_peers."""
 
 import subprocess
 
