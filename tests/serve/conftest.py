@@ -83,12 +83,13 @@ def serve(place: Path) -> Iterator[Callable[..., Served]]:
         limits: Limits | None = None,
         hidden: bool = False,
         filters: Sequence[str] = (),
+        direct: bool = False,
         **paths: Path,
     ) -> Served:
         table = ExportTable(limits or Limits(), hidden=hidden, filters=filters)
         served = Served(table, place / f"nbd{len(started)}")
         for name, path in paths.items():
-            served.table.add_path("" if name == "default" else name, str(path), read_only=read_only)
+            served.table.add_path("" if name == "default" else name, str(path), read_only=read_only, direct=direct)
         served.table.listen(listen_unix(str(served.path)))
         served.table.start()
         started.append(served)

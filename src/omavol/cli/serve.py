@@ -13,6 +13,7 @@ __all__ = ["command"]
 EXPORTS = Group(
     "Exports",
     click.Option(["-r", "--read-only"], is_flag=True, help="Clients cannot write."),
+    click.Option(["--direct"], is_flag=True, help="Go past the page cache (O_DIRECT); clients ask in whole blocks."),
     click.Option(
         ["--track"],
         multiple=True,

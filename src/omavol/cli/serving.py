@@ -30,6 +30,7 @@ class Asked:
 
     exports: tuple[str, ...]
     read_only: bool
+    direct: bool
     filters: tuple[str, ...]
     track: tuple[str, ...]
     control: str | None
@@ -90,7 +91,7 @@ def run(asked: Asked) -> None:
             table = ExportTable(limits, hidden=secret, filters=asked.filters, tls=asked.wanted_tls())
             tracked = {file.name: file.path for file in map(Wanted.parse, asked.track)}
             for wanted in map(Wanted.parse, asked.exports):
-                _add(table, wanted, asked.read_only, tracked.pop(wanted.name, None))
+                _add(table, wanted, asked, tracked.pop(wanted.name, None))
             if tracked:
                 raise ServeError("unknown_export", f"--track is for {next(iter(tracked))!r}, which is not served here")
             for listener in _listen(asked, folder):
@@ -143,9 +144,9 @@ def _told(table: ExportTable) -> dict[str, str]:
     return {**os.environ, "uri": str(uri), "exportname": uri.export, **where}
 
 
-def _add(table: ExportTable, wanted: Wanted, read_only: bool, track: str | None) -> None:
+def _add(table: ExportTable, wanted: Wanted, asked: Asked, track: str | None) -> None:
     try:
-        table.add_path(wanted.name, wanted.path, read_only=read_only, track=track)
+        table.add_path(wanted.name, wanted.path, read_only=asked.read_only, track=track, direct=asked.direct)
     except ExportRefused as error:
         if error.code != "export_exists":
             raise

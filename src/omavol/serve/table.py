@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # the stub's name for a shape; the compiled module gives plai
 __all__ = ["ExportTable", "disk_size", "null_size", "open_disk"]
 
 NULL = -1  # the descriptor of a disk that reads as zeroes and drops what is written
+_BLKROGET = 0x125E  # linux/fs.h
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 
 
@@ -84,15 +86,24 @@ class ExportTable:
         return list(self._listeners)
 
     def add_path(
-        self, name: str, path: str, *, read_only: bool, description: str = "", track: str | None = None
+        self,
+        name: str,
+        path: str,
+        *,
+        read_only: bool,
+        description: str = "",
+        track: str | None = None,
+        direct: bool = False,
     ) -> ServedExport:
         """Open a regular file or block device and serve all of it; null:SIZE is a disk of zeroes that keeps nothing.
+
+        `direct` goes past the page cache (O_DIRECT): clients are told the blocks in which they must ask.
 
         `track` is the file that keeps what changes since the points of the export (serve.tracking).
         """
         if path.startswith("null:"):
             return self._add(name, NULL, null_size(path), read_only, description, track)
-        descriptor = open_disk(path, read_only=read_only)
+        descriptor = open_disk(path, read_only=read_only, direct=direct)
         try:
             size = disk_size(descriptor, path)
             return self.add(name, descriptor, size, read_only=read_only, description=description, track=track)
@@ -253,11 +264,15 @@ class ExportTable:
             return self._server.stop()
 
 
-def open_disk(path: str, *, read_only: bool) -> int:
+def open_disk(path: str, *, read_only: bool, direct: bool = False) -> int:
     """A descriptor of the file or device at `path`, the caller's to close; ExportRefused where it cannot be had."""
+    way = (os.O_RDONLY if read_only else os.O_RDWR) | (os.O_DIRECT if direct else 0)
     try:
-        return os.open(path, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK)
+        return os.open(path, way | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
+        if direct and error.errno == errno.EINVAL:
+            detail, advice = f"cannot open {path}: its file system has no direct I/O", "Serve it without --direct."
+            raise ExportRefused("unusable", detail, advice) from error
         advice = "" if read_only else _read_only_advice(path)
         raise ExportRefused("unusable", f"cannot open {path}: {error.strerror}", advice) from error
 
@@ -299,6 +314,10 @@ def _check_access(descriptor: int, read_only: bool) -> None:
     if flags & os.O_APPEND or flags & os.O_PATH or flags & os.O_ACCMODE not in wanted:
         how = "reading" if read_only else "reading and writing"
         raise ExportRefused("bad_descriptor", f"the descriptor is not open for {how} at any place")
+    if not read_only and stat.S_ISBLK(os.fstat(descriptor).st_mode):
+        told = fcntl.ioctl(descriptor, _BLKROGET, bytes(4))
+        if any(told):  # root may open it for writing all the same, and finds out with the first write
+            raise ExportRefused("read_only_device", "the device is read-only", "Serve it with --read-only.")
 
 
 def _refused(name: str, error: TableError) -> ExportRefused:
