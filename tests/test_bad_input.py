@@ -98,7 +98,7 @@ REFUSED: list[tuple[str, str, int]] = [
     ("omavol copy DIR/disk /dev/full", "/dev/full", 1),
     ("omavol copy DIR/disk nbd://127.0.0.1:1/x", "Connection refused", 1),
     ("omavol copy nbd+unix:///?socket=DIR/nothing DIR/new", "No such file", 1),
-    ("omavol copy DIR/disk nbds://127.0.0.1/x", "TLS", 1),
+    ("omavol copy DIR/disk nbds://127.0.0.1:1/x", "cannot connect to 127.0.0.1 port 1", 1),
     ("omavol copy DIR/disk http://127.0.0.1/x", "NBD", 1),
     ("omavol copy --connections 0 DIR/disk DIR/new", "--connections", 2),
     ("omavol info DIR/disk", "not an NBD URI", 1),

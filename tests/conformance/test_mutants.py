@@ -21,7 +21,7 @@ TIMEOUT = 0.5  # seconds; a faulty server that waits is waited for
 # Why a check has no mutant.
 REASONS = {
     "T": "the good server speaks no TLS; `omavol serve`, qemu-nbd and nbdkit do (test_conformance_peers, test_tls)",
-    "extended": "the good server has no extended headers; `omavol serve` and qemu-nbd have them (test_conformance_peers)",
+    "extended": "the good server has no extended headers; `omavol serve` and qemu-nbd do (test_conformance_peers)",
     "X54": "a server in threads of this process cannot die of a client; nbdkit does (test_conformance_peers)",
     "H27-abort-and-gone": "as X54",
 }

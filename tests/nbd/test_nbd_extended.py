@@ -54,24 +54,24 @@ def answering(scripted):
 
 
 def test_extended_headers_are_asked_for_and_used(scripted):
-    asked = []
+    asked = Queue()
 
     def script(peer):
         session = peer.negotiate(HUGE, compact=False)
         assert session.machine.agreed["extended"]
         for _ in range(2):
             request = peer.request()
-            asked.append(request)
+            asked.put(request)
             if request.type == Command.WRITE:
                 assert peer.hear(request.length) == b"w" * 4096
             peer.say(chunk(NONE, b"", request))
-        asked.append(peer.request())
+        asked.put(peer.request())
 
     with connect(scripted(script), timeout=5) as disk:
         assert (disk.export.extended, disk.export.structured) == (True, True)
         disk.write(4096, b"w" * 4096)
         disk.zero(0, 1 << 50)
-    write, zero, leave = asked
+    write, zero, leave = (asked.get(timeout=5) for _ in range(3))
     assert write.flags == CommandFlag.PAYLOAD_LEN  # C21
     assert (zero.offset, zero.length) == (0, 1 << 50)  # one request, of 64 bits
     assert (leave.type, leave.flags, leave.offset, leave.length) == (Command.DISC, 0, 0, 0)  # C10

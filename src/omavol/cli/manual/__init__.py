@@ -7,7 +7,7 @@ Its EXAMPLES end `--help`; all of them go into the page that `pages` writes (man
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 
 __all__ = ["Section", "epilog", "sections"]
 
@@ -24,7 +24,7 @@ class Section:
 
 def sections(command: str) -> tuple[Section, ...]:
     """The sections written for a command ("serve", "exports add"); none where nobody wrote any."""
-    source = resources.files(__name__) / f"{command.replace(' ', '-')}.txt"
+    source = Path(__file__).parent / f"{command.replace(' ', '-')}.txt"
     return _read(source.read_text()) if source.is_file() else ()
 
 
