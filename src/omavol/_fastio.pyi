@@ -9,12 +9,17 @@ from omavol._channel import SecureChannel, TlsCredentials
 Fault = tuple[str, str, int, int, str]  # side, kind, code, offset, text
 
 class EndFacts(Protocol):
-    """One end of a copy (omavol.copy.ends.End): `fds` are negotiated connections, or one file."""
+    """One end of a copy (omavol.copy.ends.End): `fds` are negotiated connections, or one file.
+
+    `secured` are the TLS sessions of all connections, or of none.
+    """
 
     @property
     def kind(self) -> str: ...
     @property
     def fds(self) -> Sequence[int]: ...
+    @property
+    def secured(self) -> Sequence[SecureChannel]: ...
     @property
     def size(self) -> int: ...
     @property
@@ -70,7 +75,13 @@ class CopyLoop:
     def records(self) -> bytes: ...
 
 def block_status(
-    fd: int, context: int, size: int, timeout: float = 60.0, side: int = 1, extended: bool = False
+    fd: int,
+    context: int,
+    size: int,
+    timeout: float = 60.0,
+    side: int = 1,
+    extended: bool = False,
+    secured: SecureChannel | None = None,
 ) -> tuple[list[tuple[int, int, int]], None] | tuple[None, Fault]: ...
 def file_extents(fd: int, size: int, side: int = 1) -> tuple[list[tuple[int, int, int]], None] | tuple[None, Fault]: ...
 def verify_records(

@@ -220,6 +220,65 @@ def test_C6_eshutdown_is_a_loss_like_another(fake, disk):
     assert result.counters.reconnects == 1
 
 
+def test_C6_from_a_source_that_shuts_down_nothing_more_is_asked_and_disc_comes_last(fake, tmp_path):
+    """The first READ is refused, those in flight are answered; without retries that ends the copy."""
+    asked_types = []
+    left = threading.Event()
+
+    def behave(connection):
+        for asked in requests(connection, negotiate(connection, size=32 * MIB)):
+            asked_types.append(asked.type)
+            if asked.type == DISC:
+                left.set()
+                return
+            if asked.type == 7:
+                descriptor = asked.length.to_bytes(4, "big") + bytes(4)
+                connection.sendall(_wire.make_status_chunk(1, asked.cookie, 1, 1) + descriptor)
+            elif READ in asked_types[:-1]:
+                connection.sendall(asked.data(bytes(asked.length)))
+            else:
+                connection.sendall(_wire.make_error_chunk(1, asked.cookie, 108, b""))
+
+    with pytest.raises(CopyError, match="ESHUTDOWN"):
+        Job(fake(behave), str(tmp_path / "there"), Options(timeout=10.0)).run()
+    assert left.wait(10)
+    reads = asked_types.count(READ)
+    assert asked_types == [7] + [READ] * reads + [DISC]
+    assert reads <= 2 * 3 * MIB // PIECE  # what fits in flight between two ends on one machine, not all 64
+
+
+def test_C6_a_write_refused_while_it_is_sent_is_sent_to_its_end_before_disc(fake, tmp_path):
+    path = tmp_path / "disk"
+    path.write_bytes(content(8 * MIB))
+    seen = []
+    left = threading.Event()
+
+    def take(connection, length):
+        data = b""
+        while len(data) < length:
+            if not (more := connection.recv(length - len(data))):
+                raise ConnectionError
+            data += more
+        return data
+
+    def behave(connection):
+        assert negotiate(connection, size=8 * MIB, flags=1 | 1 << 2) == b""
+        while True:
+            asked = _wire.decode_request(take(connection, 28))
+            seen.append(asked[1])
+            if asked[1] == DISC:
+                left.set()
+                return
+            connection.sendall(_wire.make_simple_reply(108, asked[2]))
+            take(connection, asked[4])
+
+    with pytest.raises(CopyError, match="ESHUTDOWN"):
+        Job(str(path), fake(behave), Options(timeout=10.0)).run()
+    assert left.wait(10)
+    assert seen == [WRITE] * (len(seen) - 1) + [DISC]
+    assert len(seen) < 8
+
+
 def test_a_breach_is_no_loss(fake, disk):
     lives = []
 

@@ -47,6 +47,6 @@ command = click.Command(
     callback=_run,
     help="""Copy a disk from SRC to DST, at the speed of the slower one, holes as holes.
 
-    Each is a path, an NBD URI (nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH), or null: as a destination. Exits
-    with 0 only if every byte was acknowledged and flushed.""",
+    Each is a path, an NBD URI (nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH; inside TLS nbds://, nbds+unix://), or
+    null: as a destination. Exits with 0 only if every byte was acknowledged and flushed.""",
 )

@@ -11,8 +11,13 @@ import socket
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from omavol.copy.errors import CopyError
+
+if TYPE_CHECKING:
+    from omavol._channel import SecureChannel
+    from omavol.nbd.transport import Transport
 
 __all__ = ["ALLOCATION", "NULL", "End", "open_destination", "open_source"]
 
@@ -29,6 +34,7 @@ _SHUTDOWN = 2**31 + 7  # an option's error: the server is shutting down
 class End:
     """One end, open. `contexts` are the ids of the selected meta contexts; `empty`: a file that was just made.
 
+    `fds` are those of `transports`, which own them, or a file's, owned here.
     `near`: on this machine, for all we know: a file, or a server behind a unix socket.
     """
 
@@ -44,9 +50,18 @@ class End:
     contexts: Mapping[str, int] = field(default_factory=dict)
     empty: bool = False
     near: bool = True
+    transports: tuple[Transport, ...] = ()
+
+    @property
+    def secured(self) -> tuple[SecureChannel, ...]:
+        """The TLS sessions of all connections, or none."""
+        return tuple(channel for transport in self.transports if (channel := transport.channel) is not None)
 
     def close(self) -> None:
-        for fd in self.fds:
+        """Close what is open; TLS says close_notify first."""
+        for transport in self.transports:
+            transport.close()
+        for fd in () if self.transports else self.fds:
             os.close(fd)
 
     def __enter__(self) -> End:
@@ -156,16 +171,16 @@ def _connect(name: str, side: str, connections: int, timeout: float, contexts: S
     from omavol.nbd.client import connect
     from omavol.nbd.errors import ConnectFailed, Disconnected, NbdError, Refused, TimedOut
 
-    fds: list[int] = []
+    transports: list[Transport] = []
     try:
         first = connect(name, timeout=timeout, contexts=contexts)
         export = first.export
-        fds.append(first.detach())
+        transports.append(first.release())
         if export.flags & _MULTI_CONN:
             with contextlib.suppress(NbdError):  # fewer than asked for will do
                 for _ in range(connections - 1):
                     another = connect(name, timeout=min(timeout, _EXTRA_PATIENCE), contexts=contexts)
-                    fds.append(another.detach())
+                    transports.append(another.release())
                     if (another.export.size, another.export.flags) != (export.size, export.flags):
                         raise _differs(name, side)
     except NbdError as error:
@@ -176,14 +191,16 @@ def _connect(name: str, side: str, connections: int, timeout: float, contexts: S
             f"{side} {name}: {error}", code="copy.open", side=side, advice=error.advice, passing=passing
         ) from error
     except CopyError:
-        _close_all(fds)
+        for transport in transports:
+            transport.close()
         raise
+    fds = tuple(transport.socket.fileno() for transport in transports)
     for fd in fds:
         _widen_send_buffer(fd)
     return End(
         "nbd",
         name,
-        tuple(fds),
+        fds,
         export.size,
         int(export.flags),
         export.minimum,
@@ -192,6 +209,7 @@ def _connect(name: str, side: str, connections: int, timeout: float, contexts: S
         export.extended,
         export.contexts,
         near=first.uri.socket is not None,
+        transports=tuple(transports),
     )
 
 
@@ -207,8 +225,3 @@ def _widen_send_buffer(fd: int) -> None:
     """Let the peer find work when it wakes, and no more than its cache holds (212,992 by default: 1.3x slower)."""
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as duplicate:
         duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-
-
-def _close_all(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)

@@ -23,15 +23,24 @@ def allocation_of(end: End, timeout: float, side: str = "source") -> list[tuple[
             return None  # no holes to look for; on tmpfs the look costs 17 ms a GiB
         extents, fault = _fastio.file_extents(end.fds[0], end.size)
     elif ALLOCATION in end.contexts:
-        extents, fault = _fastio.block_status(
-            end.fds[0], end.contexts[ALLOCATION], end.size, timeout, extended=end.extended
-        )
+        extents, fault = _status(end, ALLOCATION, timeout)
     else:
         return None
     if extents is None:
         assert fault is not None
         raise CopyError.of((side, *fault[1:]), {side: end.name}, timeout)
     return extents
+
+
+def _status(end: End, context: str, timeout: float) -> tuple[list[tuple[int, int, int]] | None, _fastio.Fault | None]:
+    return _fastio.block_status(
+        end.fds[0],
+        end.contexts[context],
+        end.size,
+        timeout,
+        extended=end.extended,
+        secured=end.secured[0] if end.secured else None,
+    )
 
 
 def changed_extents(end: End, context: str, timeout: float) -> list[tuple[int, int]]:
@@ -43,7 +52,7 @@ def changed_extents(end: End, context: str, timeout: float) -> list[tuple[int, i
             side="source",
             advice="Export the bitmap by name: qemu-nbd -B NAME, or block-export-add; of omavol serve: take a point.",
         )
-    extents, fault = _fastio.block_status(end.fds[0], end.contexts[context], end.size, timeout, extended=end.extended)
+    extents, fault = _status(end, context, timeout)
     if extents is None:
         assert fault is not None
         raise CopyError.of(fault, {"source": end.name}, timeout)

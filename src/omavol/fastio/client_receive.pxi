@@ -11,13 +11,11 @@ cdef int copy_breach(CopyState *c, CopyConnection *connection, uint64_t offset, 
 cdef int receive_replies(CopyState *c, CopyConnection *connection) noexcept nogil:
     """Take what the socket has, a bounded share of it; 0, or -1 with c.fault set."""
     cdef iovec parts[2]
-    cdef msghdr message
     cdef ssize_t n
     cdef uint32_t taken
-    cdef int turn
+    cdef int turn, count
     for turn in range(16):      # then the other connections have theirs
-        memset(&message, 0, sizeof(message))
-        message.msg_iov, message.msg_iovlen = parts, 1
+        count = 1
         if connection.used:
             memmove(connection.in_, connection.in_ + connection.used, connection.have - connection.used)
             connection.have -= connection.used
@@ -27,16 +25,12 @@ cdef int receive_replies(CopyState *c, CopyConnection *connection) noexcept nogi
         if connection.payload_left:         # `in_` is empty then
             parts[0].iov_base, parts[0].iov_len = connection.into, connection.payload_left
             parts[1].iov_len = EXTENDED_CHUNK_SIZE + 8
-            message.msg_iovlen = 2
+            count = 2
         else:
             parts[0] = parts[1]
-        n = recvmsg(connection.fd, &message, MSG_DONTWAIT)
-        if n == 0:
-            return lose(c, connection, COPY_CLOSED, 0, b"connection closed")
-        if n < 0:
-            if errno == EAGAIN or errno == EINTR:
-                return 0
-            return socket_failed(c, connection, b"receive")
+        n = receive_some(c, connection, parts, count)
+        if n <= 0:
+            return <int>n
         note_movement(c, connection)
         if connection.payload_left:
             taken = <uint32_t>n if <size_t>n < connection.payload_left else connection.payload_left
@@ -47,6 +41,25 @@ cdef int receive_replies(CopyState *c, CopyConnection *connection) noexcept nogi
         if parse_replies(c, connection) < 0:
             return -1
     return 0
+
+
+cdef ssize_t receive_some(CopyState *c, CopyConnection *connection, iovec *parts, int count) noexcept nogil:
+    """One call's worth: bytes, 0 when nothing is here, -1 with c.fault set. Of TLS the first part alone is filled."""
+    cdef msghdr message
+    cdef ssize_t n
+    if connection.tls != NULL:
+        n = channel_receive(connection.tls, <uint8_t *>parts[0].iov_base, parts[0].iov_len)
+        return n if n >= 0 else channel_failed(c, connection, n, b"receive")
+    memset(&message, 0, sizeof(message))
+    message.msg_iov, message.msg_iovlen = parts, count
+    n = recvmsg(connection.fd, &message, MSG_DONTWAIT)
+    if n > 0:
+        return n
+    if n == 0:
+        return lose(c, connection, COPY_CLOSED, 0, b"connection closed")
+    if errno == EAGAIN or errno == EINTR:
+        return 0
+    return socket_failed(c, connection, b"receive")
 
 
 cdef int payload_came(CopyState *c, CopyConnection *connection, uint32_t length) noexcept nogil:
@@ -211,30 +224,43 @@ cdef int32_t flight_of(CopyState *c, CopyConnection *connection, uint64_t cookie
     return NOTHING
 
 
+cdef void release_flight(CopyState *c, CopyConnection *connection, int32_t index) noexcept nogil:
+    """The request is over, answered or never sent. One that was refused while it is sent is sent to its end."""
+    cdef CopyFlight *flight = &c.flights[index]
+    connection.outstanding -= 1
+    connection.load -= flight.length if flight.type == CMD_READ or flight.type == CMD_WRITE else 1
+    end_of(c, connection).outstanding -= 1
+    flight.generation += 1
+    if flight.state == FLIGHT_SENDING:
+        return
+    flight.state, flight.next = FLIGHT_FREE, c.free_flight
+    c.free_flight = index
+
+
 cdef int reply_done(CopyState *c, CopyConnection *connection, int32_t index) noexcept nogil:
-    """A reply is complete: judge it, release the flight, tell its piece; 0, or -1 with c.fault set."""
+    """A reply is complete: judge it, release the flight, tell its piece; 0, or -1 with c.fault set.
+
+    After an error it is 0 with c.fault set: what else was received is taken too, so that the end can be left (C6).
+    """
     cdef CopyFlight *flight = &c.flights[index]
     cdef CopyEnd *end = end_of(c, connection)
     cdef int32_t piece = flight.piece
     cdef int type = flight.type
+    if not flight.error and flight.state != FLIGHT_SENT:
+        return copy_breach(c, connection, flight.offset, b"a write answered before it was sent")
+    if not flight.error and type == CMD_READ and flight.covered != flight.length:
+        return copy_breach(c, connection, flight.offset, b"a read answered without all of its data")
+    release_flight(c, connection, index)
+    if end.leaving:
+        return 0
     if flight.error:
-        if flight.error == NBD_ESHUTDOWN:
-            end.lost = True
-        return fail_copy(
+        end.leaving, end.lost = True, end.lost or flight.error == NBD_ESHUTDOWN
+        fail_copy(
             c, connection.side, COPY_ANSWERED, <int>flight.error, flight.offset,
             b"read" if type == CMD_READ else b"flush" if type == CMD_FLUSH else
             b"zero" if type == CMD_WRITE_ZEROES else b"write",
         )
-    if flight.state != FLIGHT_SENT:
-        return copy_breach(c, connection, flight.offset, b"a write answered before it was sent")
-    if type == CMD_READ and flight.covered != flight.length:
-        return copy_breach(c, connection, flight.offset, b"a read answered without all of its data")
-    connection.outstanding -= 1
-    connection.load -= flight.length if type == CMD_READ or type == CMD_WRITE else 1
-    end.outstanding -= 1
-    flight.state, flight.next = FLIGHT_FREE, c.free_flight
-    flight.generation += 1
-    c.free_flight = index
+        return 0
     if type == CMD_FLUSH:
         flush_answered(c)
         return 0

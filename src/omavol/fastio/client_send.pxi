@@ -103,7 +103,8 @@ cdef void gather_requests(CopyState *c, CopyConnection *connection) noexcept nog
 
 
 cdef bint wants_to_send(CopyConnection *connection) noexcept nogil:
-    return connection.head != NOTHING or connection.sending != NOTHING or connection.out_sent < connection.out_have
+    return connection.head != NOTHING or connection.sending != NOTHING or connection.out_sent < connection.out_have \
+        or connection.tls != NULL and channel_unsent(connection.tls)
 
 
 cdef int transmit_requests(CopyState *c, CopyConnection *connection) noexcept nogil:
@@ -112,7 +113,7 @@ cdef int transmit_requests(CopyState *c, CopyConnection *connection) noexcept no
     while True:
         if connection.out_sent == connection.out_have and connection.sending == NOTHING:
             if connection.head == NOTHING:
-                return 0
+                return 0 if connection.tls == NULL else let_out(c, connection)
             gather_requests(c, connection)
         n = send_some(c, connection)
         if n == 0:
@@ -135,6 +136,8 @@ cdef ssize_t send_some(CopyState *c, CopyConnection *connection) noexcept nogil:
         flight = &c.flights[connection.sending]
         if flight.data == NULL and headers == 0:
             return send_from_file(c, connection, flight)
+    if connection.tls != NULL:
+        return send_secured(c, connection, flight, headers)
     memset(&message, 0, sizeof(message))
     parts[0].iov_base, parts[0].iov_len = connection.out + connection.out_sent, headers
     message.msg_iov, message.msg_iovlen = parts, 1
@@ -161,17 +164,84 @@ cdef ssize_t send_some(CopyState *c, CopyConnection *connection) noexcept nogil:
 cdef ssize_t send_from_file(CopyState *c, CopyConnection *connection, CopyFlight *flight) noexcept nogil:
     """Let the kernel move payload from the source file into the socket; bytes, 0 when full, -1 with c.fault set."""
     cdef off_t at = <off_t>(flight.offset + connection.payload_sent)
-    cdef ssize_t n = sendfile(connection.fd, c.source.fd, &at, flight.length - connection.payload_sent)
+    cdef ssize_t n
+    if connection.tls != NULL:
+        return send_file_secured(c, connection, flight)
+    n = sendfile(connection.fd, c.source.fd, &at, flight.length - connection.payload_sent)
     if n > 0:
-        connection.payload_sent += <uint32_t>n
-        c.bytes_read += <size_t>n
-        c.bytes_sent += <size_t>n
-        return n
+        return file_went(c, connection, n)
     if n == 0:
         return fail_copy(c, SOURCE, COPY_SHORT, 0, <uint64_t>at, b"the file ends before its size")
     if errno == EIO:        # sendfile does not say whose: reading a file fails so, a socket does not
         return fail_copy(c, SOURCE, COPY_ERRNO, errno, <uint64_t>at, b"read")
     return send_failed(c, connection)
+
+
+cdef inline ssize_t file_went(CopyState *c, CopyConnection *connection, ssize_t n) noexcept nogil:
+    connection.payload_sent += <uint32_t>n
+    c.bytes_read += <size_t>n
+    c.bytes_sent += <size_t>n
+    return n
+
+
+cdef ssize_t send_secured(
+    CopyState *c, CopyConnection *connection, CopyFlight *flight, uint32_t headers
+) noexcept nogil:
+    """send_some inside TLS, which gathers by itself: headers, or payload from a buffer."""
+    cdef ssize_t n
+    if headers:
+        n = channel_send(connection.tls, connection.out + connection.out_sent, headers, flight != NULL)
+    else:
+        n = channel_send(
+            connection.tls, flight.data + connection.payload_sent, flight.length - connection.payload_sent,
+            connection.head != NOTHING,
+        )
+    if n < 0:
+        return secured_send_failed(c, connection, n)
+    if headers:
+        connection.out_sent += <uint32_t>n
+    else:
+        connection.payload_sent += <uint32_t>n
+        c.bytes_sent += <size_t>n
+    return n
+
+
+cdef ssize_t send_file_secured(CopyState *c, CopyConnection *connection, CopyFlight *flight) noexcept nogil:
+    """send_from_file inside TLS."""
+    cdef uint64_t at = flight.offset + connection.payload_sent
+    cdef ssize_t n = channel_send_file(connection.tls, c.source.fd, at, flight.length - connection.payload_sent)
+    if n > 0:
+        return file_went(c, connection, n)
+    if n == CHANNEL_AGAIN:
+        return 0
+    if n == CHANNEL_SHORT:
+        return fail_copy(c, SOURCE, COPY_SHORT, 0, at, b"the file ends before its size")
+    if n == CHANNEL_UNREADABLE:
+        return fail_copy(c, SOURCE, COPY_ERRNO, connection.tls.error, at, b"read")
+    return secured_send_failed(c, connection, n)
+
+
+cdef int let_out(CopyState *c, CopyConnection *connection) noexcept nogil:
+    """Nothing follows: what TLS gathered goes, as far as the socket takes it; 0, or -1 with c.fault set."""
+    cdef int flushed = channel_flush(connection.tls)
+    return 0 if flushed >= 0 else secured_send_failed(c, connection, flushed)
+
+
+cdef int secured_send_failed(CopyState *c, CopyConnection *connection, ssize_t outcome) noexcept nogil:
+    """Always -1, with c.fault set."""
+    if connection.tls.error == EPIPE and receive_replies(c, connection) < 0:     # before it went, it may have said why
+        return -1
+    return channel_failed(c, connection, outcome, b"send")
+
+
+cdef int channel_failed(CopyState *c, CopyConnection *connection, ssize_t outcome, const char *call) noexcept nogil:
+    """A call of the channel failed: the peer went away, broke TLS, or what the system says; always -1."""
+    cdef int code = connection.tls.error
+    if outcome == CHANNEL_CLOSED:
+        return lose(c, connection, COPY_CLOSED, 0, call)
+    if tls_state(connection.tls) == TLS_FAILED and code == EPROTO:
+        return lose(c, connection, COPY_BREACH, 0, tls_text(connection.tls))
+    return lose(c, connection, COPY_CLOSED if code == ECONNRESET or code == EPIPE else COPY_ERRNO, code, call)
 
 
 cdef ssize_t send_failed(CopyState *c, CopyConnection *connection) noexcept nogil:
@@ -211,15 +281,27 @@ cdef void finish_sending(CopyState *c, CopyConnection *connection) noexcept nogi
         OMA_FAILPOINT(b"copy.first-sent")
 
 
-cdef void say_goodbye(CopyEnd *end) noexcept nogil:
-    """DISC on every connection with nothing in flight; best effort, the socket is closed right after (C8)."""
+cdef size_t encode_goodbye(CopyEnd *end, uint8_t *out) noexcept nogil:
     cdef Request request
-    cdef uint8_t out[EXTENDED_REQUEST_SIZE]
-    cdef size_t length
-    cdef int i
     memset(&request, 0, sizeof(request))
     request.type = CMD_DISC
-    length = encode_request(out, end.form == FORM_EXTENDED, &request)
+    return encode_request(out, end.form == FORM_EXTENDED, &request)
+
+
+cdef void say_goodbye(CopyEnd *end) noexcept nogil:
+    """DISC on every connection with nothing in flight; best effort, the socket is closed right after (C8).
+
+    Inside TLS the close says close_notify behind it (T18).
+    """
+    cdef CopyConnection *connection
+    cdef uint8_t out[EXTENDED_REQUEST_SIZE]
+    cdef size_t length = encode_goodbye(end, out)
+    cdef int i
     for i in range(end.count):
-        if end.connections[i].outstanding == 0:
-            send(end.connections[i].fd, out, length, MSG_DONTWAIT | MSG_NOSIGNAL)
+        connection = &end.connections[i]
+        if connection.outstanding or wants_to_send(connection):
+            continue
+        if connection.tls == NULL:
+            send(connection.fd, out, length, MSG_DONTWAIT | MSG_NOSIGNAL)
+        else:
+            channel_send(connection.tls, out, length, False)

@@ -15,7 +15,7 @@ cdef struct CopyExtents:
 
 
 cdef struct StatusQuestion:     # about a whole export of `size` bytes, in one context
-    int fd
+    Channel *channel
     Form form
     uint32_t context
     uint64_t size
@@ -41,32 +41,37 @@ cdef int add_copy_extent(CopyExtents *extents, uint64_t offset, uint64_t length,
     return 0
 
 
-cdef int exchange(int fd, uint8_t *data, size_t length, bint out, int64_t timeout, CopyFault *fault) noexcept nogil:
-    """Send or receive all of `data` within `timeout` nanoseconds; 0, or -1 with the fault set."""
-    cdef int64_t until = copy_clock() + timeout
-    cdef pollfd polled
+cdef int exchange(StatusQuestion *ask, uint8_t *data, size_t length, bint out, CopyFault *fault) noexcept nogil:
+    """Send or receive all of `data` within the time-out; 0, or -1 with the fault set."""
+    cdef int64_t until = copy_clock() + ask.timeout
     cdef ssize_t n
     while length:
         if out:
-            n = send(fd, data, length, MSG_DONTWAIT | MSG_NOSIGNAL)
+            n = channel_send(ask.channel, data, length, False)
         else:
-            n = recv(fd, data, length, MSG_DONTWAIT)
+            n = channel_receive(ask.channel, data, length)
         if n > 0:
             data += n
             length -= <size_t>n
-        elif n == 0:
-            fault.kind = COPY_CLOSED
+        elif n != CHANNEL_AGAIN:
+            return status_channel_failed(ask.channel, n, fault)
+        elif copy_clock() > until:
+            fault.kind = COPY_SILENT
             return -1
-        elif errno == EAGAIN or errno == EINTR:
-            if copy_clock() > until:
-                fault.kind = COPY_SILENT
-                return -1
-            polled.fd, polled.events = fd, POLLOUT if out else POLLIN
-            poll(&polled, 1, TICK)
         else:
-            fault.kind, fault.code = COPY_ERRNO, errno
-            return -1
+            channel_wait(ask.channel, WAIT_WRITE if out else WAIT_READ, TICK)
     return 0
+
+
+cdef int status_channel_failed(Channel *channel, ssize_t outcome, CopyFault *fault) noexcept nogil:
+    """As channel_failed, of a connection that is asked for block status alone."""
+    if outcome == CHANNEL_CLOSED or channel.error == ECONNRESET or channel.error == EPIPE:
+        fault.kind = COPY_CLOSED
+    elif channel.tls != NULL and tls_state(channel) == TLS_FAILED and channel.error == EPROTO:
+        return status_breach(fault, tls_text(channel))
+    else:
+        fault.kind, fault.code = COPY_ERRNO, channel.error
+    return -1
 
 
 cdef int status_breach(CopyFault *fault, const char *text) noexcept nogil:
@@ -81,18 +86,18 @@ cdef int next_status_chunk(
     """One reply to the question, header checked and payload in `buffer`; 0, or -1 with the fault."""
     cdef size_t head = chunk_size(True) if ask.form == FORM_EXTENDED else SIMPLE_REPLY_SIZE
     cdef Parsed parsed
-    if exchange(ask.fd, buffer, head, False, ask.timeout, fault) < 0:
+    if exchange(ask, buffer, head, False, fault) < 0:
         return -1
     parsed = parse_reply(buffer, head, ask.form, reply)
     if parsed == NEED_MORE:
-        if exchange(ask.fd, buffer + head, CHUNK_SIZE - head, False, ask.timeout, fault) < 0:
+        if exchange(ask, buffer + head, CHUNK_SIZE - head, False, fault) < 0:
             return -1
         parsed = parse_reply(buffer, CHUNK_SIZE, ask.form, reply)
     if parsed != PARSED:
         return status_breach(fault, b"a reply with a wrong magic")
     if reply.cookie != request.cookie or not judge_chunk(reply, request) or reply.length > REPLY_MOST:
         return status_breach(fault, b"a chunk that cannot answer this request")
-    if exchange(ask.fd, buffer, <size_t>reply.length, False, ask.timeout, fault) < 0:
+    if exchange(ask, buffer, <size_t>reply.length, False, fault) < 0:
         return -1
     if not reply.structured and reply.error or reply.type & 0x8000:
         fault.kind, fault.code = COPY_ANSWERED, <int>(be32(buffer) if reply.structured else reply.error)
@@ -144,7 +149,7 @@ cdef int ask_status(
     if ask.form != FORM_EXTENDED and request.length > STATUS_MOST:
         request.length = STATUS_MOST
     length = encode_request(buffer, ask.form == FORM_EXTENDED, &request)
-    if exchange(ask.fd, buffer, length, True, ask.timeout, fault) < 0:
+    if exchange(ask, buffer, length, True, fault) < 0:
         return -1
     while not last:
         if next_status_chunk(ask, &request, buffer, &reply, fault) < 0:
@@ -220,16 +225,23 @@ cdef object status_outcome(int outcome, CopyExtents *extents, CopyFault *fault):
     return None, fault_as_tuple(fault)
 
 
-def block_status(int fd, uint32_t context, uint64_t size, double timeout=60.0, int side=SOURCE, bint extended=False):
+def block_status(
+    int fd, uint32_t context, uint64_t size, double timeout=60.0, int side=SOURCE, bint extended=False,
+    SecureChannel secured=None
+):
     """Block status of a whole export in one context: ([(offset, length, flags)], None) or (None, fault).
 
-    `fd` is a negotiated connection with nothing in flight; it has nothing in flight afterwards either.
+    `fd` is a negotiated connection with nothing in flight; it has nothing in flight afterwards either. `secured` is
+    its TLS session, where it has one.
     """
+    cdef Channel plain
     cdef StatusQuestion ask
     cdef CopyExtents extents
     cdef CopyFault fault
     cdef int outcome
-    ask.fd, ask.form, ask.context, ask.size = fd, FORM_EXTENDED if extended else FORM_STRUCTURED, context, size
+    plain.fd, plain.error, plain.tls = fd, 0, NULL
+    ask.channel = &plain if secured is None else &secured.channel
+    ask.form, ask.context, ask.size = FORM_EXTENDED if extended else FORM_STRUCTURED, context, size
     ask.timeout = <int64_t>(timeout * 1e9)
     memset(&extents, 0, sizeof(extents))
     memset(&fault, 0, sizeof(fault))

@@ -12,6 +12,7 @@ from libc.errno cimport (
     ENXIO,
     EOPNOTSUPP,
     EPIPE,
+    EPROTO,
     EROFS,
     ETXTBSY,
     EXDEV,
@@ -29,6 +30,26 @@ from posix.unistd cimport SEEK_END, close, fsync, lseek, pread, pwrite
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 
+from omavol._channel cimport (
+    CHANNEL_AGAIN,
+    CHANNEL_CLOSED,
+    CHANNEL_SHORT,
+    CHANNEL_UNREADABLE,
+    WAIT_READ,
+    WAIT_WRITE,
+    Channel,
+    SecureChannel,
+    TLS_FAILED,
+    channel_buffered,
+    channel_flush,
+    channel_receive,
+    channel_send,
+    channel_send_file,
+    channel_unsent,
+    channel_wait,
+    tls_state,
+    tls_text,
+)
 from omavol._wire cimport (
     BAD_MAGIC,
     CHUNK_BLOCK_STATUS,
@@ -83,7 +104,6 @@ cdef extern from "<sys/socket.h>" nogil:
         MSG_MORE
         MSG_NOSIGNAL
     ssize_t send(int fd, const void *data, size_t length, int flags)
-    ssize_t recv(int fd, void *data, size_t length, int flags)
     ssize_t sendmsg(int fd, const msghdr *message, int flags)
     ssize_t recvmsg(int fd, msghdr *message, int flags)
 

@@ -25,6 +25,8 @@ cdef int set_end(CopyEnd *end, CopySide side, object facts, uint32_t request_mos
     cdef int i, fd
     cdef uint32_t maximum = facts.maximum
     cdef CopyConnection *connection
+    cdef SecureChannel channel
+    secured = facts.secured
     end.kind, end.size, end.flags = COPY_KINDS[facts.kind], facts.size, facts.flags
     end.minimum = max(1, facts.minimum)
     end.form = FORM_EXTENDED if facts.extended else FORM_STRUCTURED if facts.structured else FORM_SIMPLE
@@ -38,6 +40,9 @@ cdef int set_end(CopyEnd *end, CopySide side, object facts, uint32_t request_mos
     for i in range(end.count):
         connection = &end.connections[i]
         connection.fd, connection.side = facts.fds[i], side
+        if secured:
+            channel = secured[i]
+            connection.tls = &channel.channel
         connection.head = connection.tail = connection.sending = connection.receiving = NOTHING
     return 0
 
@@ -48,9 +53,11 @@ cdef class CopyLoop:
     `run` belongs to one thread and may be called once; every other member may be used from any thread while it runs.
     `work` is a list of (offset, length, zero) in ascending order, as copy.plan makes it. The descriptors in the ends
     (nonblocking sockets behind a finished handshake, or a file) stay the caller's: keep them open until run returns.
+    So do their TLS sessions, where they have any.
     """
 
     cdef CopyState *state
+    cdef object kept                # the ends: TLS sessions are theirs
 
     def __cinit__(
         self, source, destination, work, *, bint digests=False, bint scan_zeroes=False,
@@ -62,6 +69,7 @@ cdef class CopyLoop:
         if self.state == NULL:
             raise MemoryError
         cdef CopyState *c = self.state
+        self.kept = (source, destination)
         set_end(&c.source, SOURCE, source, request_size)
         set_end(&c.destination, DESTINATION, destination, request_size)
         c.digests, c.scan_zeroes = digests, scan_zeroes or digests

@@ -9,6 +9,8 @@ cdef enum:
 cdef int run_copy(CopyState *c) noexcept nogil:
     """Copy all work and flush; 0, or -1 with c.fault set. The descriptors stay the caller's."""
     cdef int outcome = move_and_flush(c)
+    if c.source.leaving or c.destination.leaving:
+        leave_ends(c)
     if outcome < 0 and c.reconnects and (c.source.lost or c.destination.lost):
         settle_other_end(c)
     return outcome
@@ -99,24 +101,33 @@ cdef int wait_for_ends(CopyState *c, int wait) noexcept nogil:
     """Wait for any connection of either end, then receive from those that have something."""
     cdef pollfd polled[2 * MOST_CONNECTIONS]
     cdef CopyConnection *whose[2 * MOST_CONNECTIONS]
+    cdef bint here = False
     cdef int i, ready, count = add_to_poll(&c.source, polled, whose, 0)
     count = add_to_poll(&c.destination, polled, whose, count)
-    ready = poll(polled, count, wait)
+    for i in range(count):
+        here |= has_input(whose[i])
+    ready = poll(polled, count, 0 if here else wait)
     if ready < 0 and errno != EINTR:
         return fail_copy(c, NO_SIDE, COPY_ERRNO, errno, 0, b"poll")
-    if ready <= 0:
+    if ready < 0 or ready == 0 and not here:
         return 0
     for i in range(count):
-        if polled[i].revents & (POLLIN | POLLHUP | POLLERR) and receive_replies(c, whose[i]) < 0:
+        if (polled[i].revents & (POLLIN | POLLHUP | POLLERR) or has_input(whose[i])) \
+                and receive_replies(c, whose[i]) < 0:
             return -1
     return 0
+
+
+cdef inline bint has_input(const CopyConnection *connection) noexcept nogil:
+    """Whether TLS holds bytes that the socket does not tell of."""
+    return connection.tls != NULL and channel_buffered(connection.tls)
 
 
 cdef int watch_ends(CopyState *c) noexcept nogil:
     """End what was cancelled, and what has waited too long; 0, or -1 with c.fault set."""
     cdef int64_t now = copy_clock()
     if c.fault.kind != COPY_WELL:
-        return -1               # the destination was lost while a reply of the source was taken
+        return -1               # an error was answered, or the destination lost while a reply of the source was taken
     if c.cancel:
         if c.cancelled_at == 0:
             c.cancelled_at = now

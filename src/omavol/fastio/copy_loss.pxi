@@ -10,8 +10,12 @@ cdef enum:
     FLUSH_RANGES = 1 << 16      # acknowledged ranges that ask for one too
 
 cdef int lose(CopyState *c, CopyConnection *connection, int kind, int code, const char *text) noexcept nogil:
-    """The connection is gone, or of no more use: note it and what it strikes; always -1."""
-    end_of(c, connection).lost = True
+    """The connection is gone, or of no more use: note it and what it strikes; always -1.
+
+    That an end goes which has answered an error is no loss: the error stands.
+    """
+    if not end_of(c, connection).leaving:
+        end_of(c, connection).lost = True
     return fail_copy(c, connection.side, kind, code, offset_of(c, connection), text)
 
 
@@ -72,7 +76,71 @@ cdef int bring_to_rest(CopyState *c, CopyEnd *end) noexcept nogil:
             return fail_copy(c, NO_SIDE, COPY_CANCELLED, 0, c.done, b"cancelled")
         if watch_end(c, end, copy_clock(), c.timeout * (FLUSH_PATIENCE if c.flushing else 1)) < 0:
             return -1
-    return 0
+    return -1 if c.fault.kind != COPY_WELL else 0
+
+
+cdef void leave_ends(CopyState *c) noexcept nogil:
+    """After an error that was answered: leave its end, and the other one too if it is not to be used again."""
+    cdef bint of_source = c.source.leaving, of_destination = c.destination.leaving
+    if of_source:
+        leave_end(c, &c.source, &c.destination, c.timeout)
+    if of_destination:
+        leave_end(c, &c.destination, &c.source, c.timeout)
+    if c.reconnects and (c.source.lost or c.destination.lost):
+        return
+    if not of_source and not c.source.lost:
+        leave_end(c, &c.source, &c.destination, CANCEL_GRACE * <int64_t>1000000000)
+    if not of_destination and not c.destination.lost:
+        leave_end(c, &c.destination, &c.source, CANCEL_GRACE * <int64_t>1000000000)
+
+
+cdef void leave_end(CopyState *c, CopyEnd *end, CopyEnd *other, int64_t limit) noexcept nogil:
+    """Disconnect softly: within `limit` nanoseconds what is in flight is answered, then DISC (NBD.md, C6 to C8).
+
+    Nothing more is asked, no answer leads to anything, of the other end nothing is taken meanwhile. The fault stays.
+    """
+    cdef CopyFault first = c.fault
+    cdef int64_t until = copy_clock() + limit
+    cdef int i, others = other.count
+    other.count, end.leaving = 0, True
+    for i in range(end.count):
+        drop_queued(c, &end.connections[i])
+    while is_busy(end) and copy_clock() < until and not c.cancel:
+        if send_all(c, end) < 0 or wait_for_ends(c, TICK) < 0:
+            break
+    for i in range(end.count):
+        leave_connection(c, &end.connections[i], until)
+    other.count = others
+    c.fault = first
+
+
+cdef void leave_connection(CopyState *c, CopyConnection *connection, int64_t until) noexcept nogil:
+    """DISC, if nothing is in flight, as soon as the socket has room: a refused WRITE's payload may still fill it."""
+    cdef pollfd polled
+    if connection.outstanding or wants_to_send(connection):
+        return
+    connection.out_sent, connection.out_have = 0, <uint32_t>encode_goodbye(end_of(c, connection), connection.out)
+    while transmit_requests(c, connection) == 0 and wants_to_send(connection) and copy_clock() < until and not c.cancel:
+        polled.fd, polled.events = connection.fd, POLLOUT
+        poll(&polled, 1, TICK)
+
+
+cdef bint is_busy(CopyEnd *end) noexcept nogil:
+    """Whether anything is in flight, or on its way out."""
+    cdef int i
+    for i in range(end.count):
+        if wants_to_send(&end.connections[i]):
+            return True
+    return end.outstanding > 0
+
+
+cdef void drop_queued(CopyState *c, CopyConnection *connection) noexcept nogil:
+    """Forget the requests of which no byte was sent."""
+    cdef int32_t index
+    while connection.head != NOTHING:
+        index = connection.head
+        connection.head = c.flights[index].next
+        release_flight(c, connection, index)
 
 
 cdef void settle_other_end(CopyState *c) noexcept nogil:

@@ -91,6 +91,7 @@ cdef struct CopyPiece:              # a stretch of the disk under way, at most D
 
 cdef struct CopyConnection:
     int fd
+    Channel *tls                # the session's, which its SecureChannel owns; NULL: plain
     CopySide side
     int32_t head, tail          # flights to be sent
     int32_t sending             # the WRITE whose payload is being sent, or NOTHING
@@ -113,6 +114,7 @@ cdef struct CopyEnd:
     uint32_t flags, minimum, request_most
     Form form                   # of headers
     bint lost                   # a connection is gone, or of no more use
+    bint leaving                # an error was answered: nothing more is asked, and answers say nothing any more
     int count
     CopyConnection connections[MOST_CONNECTIONS]
     uint32_t outstanding

@@ -4,19 +4,7 @@
 # requests are gathered into one send, replies are taken in bulk and the data of a READ is counted where it stands,
 # time is read once for each of both.
 
-from omavol._channel cimport (
-    CHANNEL_AGAIN,
-    CHANNEL_BROKEN,
-    CHANNEL_CLOSED,
-    Channel,
-    SecureChannel,
-    channel_begin,
-    channel_buffered,
-    channel_close,
-    channel_flush,
-    channel_receive,
-    channel_send,
-)
+from omavol._channel cimport CHANNEL_BROKEN, channel_begin, channel_close
 from omavol._wire cimport (
     GOAL_GO,
     HANDSHAKE_BUFFER,
