@@ -141,6 +141,14 @@ cdef void channel_close(Channel *channel) noexcept nogil:
     channel.fd = -1
 
 
+cdef inline ssize_t nothing_moved(Channel *channel) noexcept nogil:
+    """What a system call on the socket came to that moved nothing and was not interrupted; errno stays as it is."""
+    if errno == EAGAIN:
+        return CHANNEL_AGAIN
+    channel.error = errno
+    return CHANNEL_BROKEN
+
+
 cdef ssize_t channel_receive(Channel *channel, uint8_t *into, size_t room) noexcept nogil:
     """Take what is there, at most `room` bytes."""
     cdef ssize_t n
@@ -152,11 +160,8 @@ cdef ssize_t channel_receive(Channel *channel, uint8_t *into, size_t room) noexc
             return n
         if n == 0:
             return CHANNEL_CLOSED
-        if errno == EAGAIN:
-            return CHANNEL_AGAIN
         if errno != EINTR:
-            channel.error = errno
-            return CHANNEL_BROKEN
+            return nothing_moved(channel)
 
 
 cdef ssize_t channel_send(Channel *channel, const uint8_t *data, size_t length, bint more) noexcept nogil:
@@ -168,11 +173,8 @@ cdef ssize_t channel_send(Channel *channel, const uint8_t *data, size_t length, 
         n = send(channel.fd, data, length, MSG_DONTWAIT | MSG_NOSIGNAL | (MSG_MORE if more else 0))
         if n >= 0:
             return n
-        if errno == EAGAIN:
-            return CHANNEL_AGAIN
         if errno != EINTR:
-            channel.error = errno
-            return CHANNEL_BROKEN
+            return nothing_moved(channel)
 
 
 cdef ssize_t channel_send_file(Channel *channel, int file, uint64_t offset, size_t length) noexcept nogil:
@@ -190,12 +192,10 @@ cdef ssize_t channel_send_file(Channel *channel, int file, uint64_t offset, size
             return n
         if n == 0:
             return CHANNEL_SHORT
-        if errno == EAGAIN:
-            return CHANNEL_AGAIN
         if errno != EINTR:
-            channel.error = errno
-            if errno == EPIPE or errno == ECONNRESET or errno == ENOTCONN or errno == ETIMEDOUT:
-                return CHANNEL_BROKEN
+            n = nothing_moved(channel)
+            if n == CHANNEL_AGAIN or errno == EPIPE or errno == ECONNRESET or errno == ENOTCONN or errno == ETIMEDOUT:
+                return n
             return CHANNEL_UNREADABLE
 
 
@@ -211,11 +211,8 @@ cdef ssize_t channel_splice(Channel *channel, int pipe, size_t length) noexcept 
             return n
         if n == 0:
             return CHANNEL_CLOSED
-        if errno == EAGAIN:
-            return CHANNEL_AGAIN
         if errno != EINTR:
-            channel.error = errno
-            return CHANNEL_BROKEN
+            return nothing_moved(channel)
 
 
 cdef int channel_wait(Channel *channel, int directions, int milliseconds) noexcept nogil:

@@ -4,6 +4,11 @@
 # request that was sent on this side and not answered, its type is legal for that, and a READ's content covers the
 # request exactly once (proto.md, "Structured reply chunk message"; NBD.md C1, C22, C23).
 
+cdef inline bint content_outside(uint64_t offset, uint64_t length, uint64_t begin, uint64_t whole) noexcept nogil:
+    """Whether a content chunk is empty or leaves its READ of `whole` bytes at `begin`; nothing overflows (X26)."""
+    return length == 0 or offset < begin or offset - begin > whole or length > whole - (offset - begin)
+
+
 cdef int copy_breach(CopyState *c, CopyConnection *connection, uint64_t offset, const char *text) noexcept nogil:
     return fail_copy(c, connection.side, COPY_BREACH, 0, offset, text)
 
@@ -162,8 +167,7 @@ cdef int parse_chunk(
         return -1 if last and reply_done(c, connection, index) < 0 else <int>(header + fixed)
     offset = be64(data)
     length = <uint32_t>(reply.length - 8) if reply.type == CHUNK_OFFSET_DATA else be32(data + 8)
-    if length == 0 or offset < flight.offset or offset - flight.offset > flight.length \
-            or length > flight.length - (offset - flight.offset):
+    if content_outside(offset, length, flight.offset, flight.length):
         return copy_breach(c, connection, flight.offset, b"content outside the request")
     offset -= flight.offset
     if not cover_flight(flight, <uint32_t>offset, length):

@@ -281,11 +281,12 @@ cdef void finish_sending(CopyState *c, CopyConnection *connection) noexcept nogi
         OMA_FAILPOINT(b"copy.first-sent")
 
 
-cdef size_t encode_goodbye(CopyEnd *end, uint8_t *out) noexcept nogil:
+cdef size_t encode_disc(uint8_t *out, bint extended) noexcept nogil:
+    """DISC, whose every other field is 0 (C10); the bytes it takes."""
     cdef Request request
     memset(&request, 0, sizeof(request))
     request.type = CMD_DISC
-    return encode_request(out, end.form == FORM_EXTENDED, &request)
+    return encode_request(out, extended, &request)
 
 
 cdef void say_goodbye(CopyEnd *end) noexcept nogil:
@@ -295,7 +296,7 @@ cdef void say_goodbye(CopyEnd *end) noexcept nogil:
     """
     cdef CopyConnection *connection
     cdef uint8_t out[EXTENDED_REQUEST_SIZE]
-    cdef size_t length = encode_goodbye(end, out)
+    cdef size_t length = encode_disc(out, end.form == FORM_EXTENDED)
     cdef int i
     for i in range(end.count):
         connection = &end.connections[i]

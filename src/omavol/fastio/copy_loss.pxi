@@ -119,7 +119,8 @@ cdef void leave_connection(CopyState *c, CopyConnection *connection, int64_t unt
     cdef pollfd polled
     if connection.outstanding or wants_to_send(connection):
         return
-    connection.out_sent, connection.out_have = 0, <uint32_t>encode_goodbye(end_of(c, connection), connection.out)
+    connection.out_sent = 0
+    connection.out_have = <uint32_t>encode_disc(connection.out, end_of(c, connection).form == FORM_EXTENDED)
     while transmit_requests(c, connection) == 0 and wants_to_send(connection) and copy_clock() < until and not c.cancel:
         polled.fd, polled.events = connection.fd, POLLOUT
         poll(&polled, 1, TICK)

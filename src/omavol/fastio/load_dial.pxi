@@ -114,10 +114,7 @@ cdef int load_say(LoadState *load, LoadConnection *c) noexcept nogil:
 
 cdef int load_redial(LoadState *load, LoadConnection *c) noexcept nogil:
     """The READ is answered: leave by DISC (C7), count, and begin again."""
-    cdef Request request
-    memset(&request, 0, sizeof(Request))
-    request.type = CMD_DISC
-    c.out_have = <uint32_t>encode_request(c.out, False, &request)
+    c.out_have = <uint32_t>encode_disc(c.out, False)
     if load_say(load, c) < 0:
         return -1
     channel_close(&c.channel)

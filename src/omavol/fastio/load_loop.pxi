@@ -26,12 +26,9 @@ cdef int run_load(LoadState *load) noexcept nogil:
 
 cdef void load_goodbye(LoadState *load) noexcept nogil:
     """DISC on every connection (C7): all is answered, so it fits the socket; a server that is gone needs none."""
-    cdef Request request
     cdef uint8_t[REQUEST_SIZE] said
     cdef uint32_t i
-    memset(&request, 0, sizeof(Request))
-    request.type = CMD_DISC
-    encode_request(said, False, &request)
+    encode_disc(said, False)
     for i in range(load.count):
         channel_send(&load.connections[i].channel, said, REQUEST_SIZE, False)
         channel_flush(&load.connections[i].channel)

@@ -129,8 +129,7 @@ cdef int load_chunk(
         return CHUNK_SIZE + fixed
     offset = be64(data)
     length = reply.length - 8 if reply.type == CHUNK_OFFSET_DATA else be32(data + 8)
-    if length == 0 or offset < slot.offset or offset - slot.offset > slot.length \
-            or length > slot.length - (offset - slot.offset):
+    if content_outside(offset, length, slot.offset, slot.length):
         return load_breach(load, slot, b"content outside the request")
     slot.covered += length
     if reply.type == CHUNK_OFFSET_DATA:

@@ -8,7 +8,7 @@ import fcntl
 import os
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -155,29 +155,21 @@ class ExportTable:
         What was answered before is before it. Like a retarget it waits for the requests in hand, and a client that
         takes and gives nothing for 2 s is cut off. Without a tracking file points last as long as this server.
         """
-        try:
+        with _refusing(name):
             with self._tracking:
                 if name not in self._trackers:
                     self._trackers[name] = Tracker(self._server, name, self._named(name).size, Disk.of(NULL))
                 self._trackers[name].add(point)
             return self._named(name)
-        except TableError as error:
-            raise _refused(name, error) from error
-        except OSError as error:
-            raise ExportRefused("tracking_failed", f"export {name!r}: {error.strerror}: {error.filename}") from error
 
     def drop_point(self, name: str, point: str) -> ServedExport:
         """Forget a point; the others tell what they told before."""
-        try:
+        with _refusing(name):
             with self._tracking:
                 if name not in self._trackers:
                     raise ExportRefused("unknown_point", f"export {self._named(name).name!r} has no points")
                 self._trackers[name].drop(point)
             return self._named(name)
-        except TableError as error:
-            raise _refused(name, error) from error
-        except OSError as error:
-            raise ExportRefused("tracking_failed", f"export {name!r}: {error.strerror}: {error.filename}") from error
 
     def _named(self, name: str) -> ServedExport:
         row = next((row for row in self.list() if row.name == name), None)
@@ -194,10 +186,8 @@ class ExportTable:
         row = next((row for row in self._server.list() if row["name"] == name), None)
         if row is not None:
             _check_access(descriptor, row["read_only"])
-        try:
+        with _refusing(name):
             moved = self._server.retarget(name, descriptor, size, same_content)
-        except TableError as error:
-            raise _refused(name, error) from error
         with self._tracking, contextlib.suppress(TableError, OSError):
             # The disk has changed over all the same; a file about the old one will say that everything has changed.
             if name in self._trackers:
@@ -206,10 +196,8 @@ class ExportTable:
 
     def remove(self, name: str) -> ServedExport:
         """End the export and its clients; returns when the descriptor is synced and closed."""
-        try:
+        with _refusing(name):
             last = self._served(self._server.remove(name))
-        except TableError as error:
-            raise _refused(name, error) from error
         self._filters.pop(name, None)
         with self._tracking:
             self._trackers.pop(name, None)
@@ -221,10 +209,8 @@ class ExportTable:
         BadFilter if one cannot be read, ExportRefused if there is no such export; then nothing has changed.
         """
         rows = parse_all(filters)
-        try:
+        with _refusing(name):
             facts = self._server.set_filters(name, rows)
-        except TableError as error:
-            raise _refused(name, error) from error
         self._filters[name] = [*filters]
         return self._served(facts)
 
@@ -318,6 +304,17 @@ def _check_access(descriptor: int, read_only: bool) -> None:
         told = fcntl.ioctl(descriptor, _BLKROGET, bytes(4))
         if any(told):  # root may open it for writing all the same, and finds out with the first write
             raise ExportRefused("read_only_device", "the device is read-only", "Serve it with --read-only.")
+
+
+@contextlib.contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """What the live table, or the file of an export's points, does not take, as ExportRefused that names the export."""
+    try:
+        yield
+    except TableError as error:
+        raise _refused(name, error) from error
+    except OSError as error:
+        raise ExportRefused("tracking_failed", f"export {name!r}: {error.strerror}: {error.filename}") from error
 
 
 def _refused(name: str, error: TableError) -> ExportRefused:
