@@ -8,17 +8,10 @@ import pytest
 
 from omavol.load import Load, LoadFailed, run
 from omavol.nbd.errors import ConnectFailed, Disconnected, NotAllowed, NotOffered, TimedOut
+from raw_client import until
 
 MIB = 1 << 20
 SHORT = 0.1  # seconds
-
-
-def until(condition, limit=10.0):
-    """Return once the condition holds; fail after `limit` seconds."""
-    deadline = time.monotonic() + limit
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.002)
 
 
 def told(table, name="disk"):

@@ -15,6 +15,7 @@ from copy_data import KIB, MIB, OMAVOL, content, make
 from omavol.copy.engine import Job, Options, replicate
 from omavol.copy.errors import CopyError
 from omavol.copy.verify import verify
+from raw_client import until
 
 
 @pytest.fixture
@@ -143,18 +144,11 @@ def test_a_source_cut_short_while_it_is_copied(disk):
 
     thread = threading.Thread(target=run)
     thread.start()
-    wait_for(lambda: job.counters().done > 0)
+    until(lambda: job.counters().done > 0)
     os.truncate(disk, 5 * MIB)
     thread.join(20)
     (error,) = errors
     assert (error.code, error.side) == ("copy.short", "source")
-
-
-def wait_for(true, limit=10.0):
-    deadline = time.monotonic() + limit
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def test_a_copy_can_be_cancelled_and_its_rate_changed_while_it_runs(disk, serve, tmp_path):
@@ -169,12 +163,12 @@ def test_a_copy_can_be_cancelled_and_its_rate_changed_while_it_runs(disk, serve,
 
     thread = threading.Thread(target=run)
     thread.start()
-    wait_for(lambda: job.counters().done > 0)
+    until(lambda: job.counters().done > 0)
     before = job.counters()
     assert before.planned == 8 * MIB
     assert before.done < 4 * MIB
     job.rate = 100 * MIB
-    wait_for(lambda: job.counters().done > before.done + MIB or not thread.is_alive())
+    until(lambda: job.counters().done > before.done + MIB or not thread.is_alive())
     job.rate = 1
     job.cancel()
     thread.join(10)

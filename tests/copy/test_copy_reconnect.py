@@ -6,11 +6,10 @@ import os
 import socket
 import subprocess
 import threading
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from copy_cutter import Cutter
 from copy_data import KIB, MIB, OMAVOL, content, make
 from copy_hostile import DISC, FLAGS, FLUSH, READ, SIZE, WRITE, ZERO, negotiate, requests
 
@@ -19,6 +18,7 @@ from omavol.copy.engine import Job, Options, replicate
 from omavol.copy.errors import CopyError
 from omavol.copy.reconnect import Attempts, without
 from omavol.copy.verify import verify
+from raw_client import until
 
 DISK = content(SIZE)
 PIECE = 512 * KIB
@@ -322,7 +322,7 @@ def test_a_cancel_is_heard_while_reconnecting(fake, disk):
 
     thread = threading.Thread(target=run)
     thread.start()
-    wait_until(lambda: job.trouble is not None)
+    until(lambda: job.trouble is not None, 20)
     assert job.trouble == "destination lost, attempt 1 of 3"
     job.cancel()
     thread.join(10)
@@ -339,50 +339,6 @@ def test_records_of_what_is_sent_again_are_dropped():
     record = [at.to_bytes(8, "little") + bytes(32) for at in (0, 10, 20, 30)]
     assert without(b"".join(record), [(10, 10, False), (30, 5, True)]) == record[0] + record[2]
     assert without(b"".join(record), []) == b"".join(record)
-
-
-class Cutter:
-    """A relay that cuts the first connections after so many bytes to the server."""
-
-    def __init__(self, place: str, listener: socket.socket, cuts: list[int]) -> None:
-        self.place, self.listener, self.cuts = place, listener, cuts
-        self.carried: list[int] = []
-        self.threads: list[threading.Thread] = []
-        self._run(self.accept)
-
-    def _run(self, target, *arguments) -> threading.Thread:
-        thread = threading.Thread(target=target, args=arguments)
-        thread.start()
-        self.threads.append(thread)
-        return thread
-
-    def accept(self) -> None:
-        while True:
-            try:
-                here, _ = self.listener.accept()
-            except OSError:
-                return  # the test is over
-            self.carried.append(0)
-            self._run(self.relay, here, len(self.carried) - 1)
-
-    def relay(self, here: socket.socket, number: int) -> None:
-        with here, socket.socket(socket.AF_UNIX) as there:
-            there.connect(self.place)
-            back = self._run(self.pump, there, here, None)
-            self.pump(here, there, number)
-            back.join(10)
-
-    def pump(self, source: socket.socket, target: socket.socket, number: int | None) -> None:
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                target.sendall(data)
-                if number is not None:
-                    self.carried[number] += len(data)
-                    if number < len(self.cuts) and self.carried[number] > self.cuts[number]:
-                        break
-        for end in (source, target):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
@@ -430,7 +386,7 @@ def test_omavol_serve_killed_in_a_write_and_started_again(start, sockets, tmp_pa
     job = Job(disk, uri, options(retries=200, retry_delay=0.05, digests=True))
     thread = threading.Thread(target=lambda: results.append(job.run()))
     thread.start()
-    wait_until(lambda: job.trouble is not None)
+    until(lambda: job.trouble is not None, 20)
     path = Path(uri.partition("socket=")[2])
     path.unlink()
     with subprocess.Popen([OMAVOL, "serve", "--unix", path, place], stdout=subprocess.DEVNULL) as again:
@@ -440,10 +396,3 @@ def test_omavol_serve_killed_in_a_write_and_started_again(start, sockets, tmp_pa
     assert result.counters.reconnects == 1
     assert place.read_bytes() == DISK
     assert verify(place, result.digests).matches
-
-
-def wait_until(true, limit: float = 20.0) -> None:
-    deadline = time.monotonic() + limit
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
