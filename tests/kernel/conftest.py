@@ -85,7 +85,7 @@ def _run_in_guest(config: pytest.Config, items: list[pytest.Item]) -> dict[str, 
         argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=120", *nodes]
         failure = ""
         try:
-            status = run(argv, config.rootpath, job, _bytecode(config, argv), LIMIT)
+            status = run(argv, [config.rootpath, cache_home()], job, _bytecode(config, argv), LIMIT)
             failure = f"pytest in the guest ended with status {status}:\n{(job / 'output').read_text(errors='replace')}"
         except (MachineFailed, RuntimeError) as error:
             failure = str(error)

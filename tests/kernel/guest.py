@@ -13,7 +13,7 @@ from pathlib import Path
 
 __all__ = ["Guest", "cache_home", "prepared"]
 
-FORMAT = "2"  # of the cache; another number makes it anew
+FORMAT = "3"  # of the cache; another number makes it anew
 BUSYBOX = Path("/bin/busybox")
 BOOT_MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
 GUEST_MODULES = ("nbd", "tls", "vsock_loopback")
@@ -44,6 +44,10 @@ $B mount -t tmpfs -o mode=755 tmpfs /new/run
 $B mount -t tmpfs -o mode=1777 tmpfs /new/tmp
 $B mkdir -p /new/run/lock /new/run/job
 $B mount -t 9p -o $how,cache=none job /new/run/job || give_up "no job"
+while read -r place; do  # what /new/tmp or /new/run hides of the host and the command needs
+    [ -e "/new$place" ] && continue
+    $B mkdir -p "/new$place" && $B mount -o bind "/host$place" "/new$place" || give_up "$place cannot be mounted"
+done </new/run/job/places
 $B ip link set lo up
 $B hostname guest
 exec $B switch_root /new /bin/busybox sh /run/job/start

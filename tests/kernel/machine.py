@@ -1,8 +1,9 @@
 """A virtual machine that sees this machine's files at their paths and runs one command, for what this kernel lacks.
 
 QEMU by emulation (no /dev/kvm is needed), q35 with Debian's kernel: up in about 4 s. The host's root is the guest's,
-read-only under a tmpfs; `Machine.job` is a directory that both may write, /run/job there. Work of the CPU takes some
-fifteen times as long as outside: boot once and run all tests in that boot.
+read-only under a tmpfs, but for /tmp, /run and /dev, which are its own; a command's job is a directory that both may
+write, /run/job there. Work of the CPU takes some fifteen times as long as outside: boot once and run all tests in
+that boot.
 """
 
 from __future__ import annotations
@@ -28,15 +29,17 @@ class MachineFailed(Exception):
     """The guest did not boot, or did not come to the end of its command; the console is in the text."""
 
 
-def run(argv: Sequence[str], folder: Path, job: Path, environment: Mapping[str, str], limit: float) -> int:
-    """Boot, run `argv` in `folder`, and return its exit status; its output is in `job`/output.
+def run(argv: Sequence[str], places: Sequence[Path], job: Path, environment: Mapping[str, str], limit: float) -> int:
+    """Boot, run `argv` in the first of `places`, and return its exit status; its output is in `job`/output.
 
-    `job` is the directory both ends write. MachineFailed when the machine stops before, or `limit` seconds are over.
+    `places` are directories that the guest sees wherever they are, under /tmp too; `job` is the one both ends write.
+    MachineFailed when the machine stops before, or `limit` seconds are over.
     """
     guest = prepared()
     (job / "status").unlink(missing_ok=True)
     lines = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
-    (job / "command").write_text("\n".join([*lines, f"cd {shlex.quote(str(folder))}", f"exec {shlex.join(argv)}"]))
+    (job / "command").write_text("\n".join([*lines, f"cd {shlex.quote(str(places[0]))}", f"exec {shlex.join(argv)}"]))
+    (job / "places").write_text("".join(f"{place}\n" for place in places))
     (job / "start").write_text(
         "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root OMA_GUEST=1\n"
         "/bin/sh /run/job/command </dev/null >/run/job/output 2>&1\n"
@@ -47,11 +50,8 @@ def run(argv: Sequence[str], folder: Path, job: Path, environment: Mapping[str, 
     with tempfile.NamedTemporaryFile(prefix="oma-console-") as console:
         ended = _qemu(guest.kernel, guest.initramfs, guest.layer, job, console.name, limit)
         if not (job / "status").exists():
-            told = Path(console.name).read_text(errors="replace").splitlines()[-30:]
-            output = (
-                (job / "output").read_text(errors="replace").splitlines()[-30:] if (job / "output").exists() else []
-            )
-            raise MachineFailed("\n".join([f"the machine {ended} before its command did", *told, *output]))
+            told = [_end_of(Path(console.name)), _end_of(job / "output")]
+            raise MachineFailed("\n".join([f"the machine {ended} before its command did", *told]))
     return int((job / "status").read_text())
 
 

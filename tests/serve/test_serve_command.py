@@ -7,11 +7,11 @@ import subprocess
 
 import pytest
 from benchmarks.servers import OMAVOL
-from raw_client import Raw
 
 from omavol.nbd.uri import parse
 from omavol.serve.errors import AddressUnusable, BadAddress
 from omavol.serve.listeners import TcpAddress, listen_tcp, listen_unix
+from raw_client import Raw
 
 
 def fails(*arguments, user=None):

@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
-from raw_client import Raw, until
 
 from omavol._fastio import CONNECTION_SIZE
 from omavol.nbd.wire import Command
 from omavol.serve.limits import Limits, own_limits
+from raw_client import Raw, until
 
 KIB = 1 << 10
 MIB = 1 << 20

@@ -7,11 +7,10 @@ import socket
 import threading
 import time
 
-from raw_client import Raw, until
-
 from omavol.nbd.wire import Command
 from omavol.serve.errors import ExportRefused
 from omavol.serve.limits import Limits
+from raw_client import Raw, until
 
 MIB = 1 << 20
 SIZE = 4 * MIB

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from raw_client import Raw, until
 
 from omavol.nbd.wire import Command, Error
 from omavol.serve.errors import ExportRefused
+from raw_client import Raw, until
 
 KIB = 1 << 10
 MIB = 1 << 20
