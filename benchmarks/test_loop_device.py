@@ -74,6 +74,10 @@ def lanes(stack: ExitStack, device: Path, sockets: Path, operation: str):
 def test_direct_io_on_a_loop_device(race, device, sockets, operation):
     """Aim 1x the better peer, at half its processor time. Bound by the loop driver's own thread and its copy.
 
+    A read is filled into a pipe by the disk and goes to the socket from there, uncopied. A write is copied out of the
+    socket once, as the peers do it (O_DIRECT wants whole aligned pages, a socket has none): that copy, and waking a
+    thread that waits for the disk, is what it costs.
+
     Alike: requests of 256 KiB, 8 in flight on each of 4 connections, our load generator, nothing flushed. O_DIRECT in
     ours and in qemu-nbd (--cache=none). nbdkit has no direct I/O: its cache=none goes through the page cache and drops
     what it used, the nearest it offers.

@@ -26,6 +26,7 @@ cdef void channel_close(Channel *channel) noexcept nogil
 cdef ssize_t channel_receive(Channel *channel, uint8_t *into, size_t room) noexcept nogil
 cdef ssize_t channel_send(Channel *channel, const uint8_t *data, size_t length, bint more) noexcept nogil
 cdef ssize_t channel_send_file(Channel *channel, int file, uint64_t offset, size_t length) noexcept nogil
+cdef ssize_t channel_send_pipe(Channel *channel, int pipe, size_t length, bint more) noexcept nogil
 cdef ssize_t channel_splice(Channel *channel, int pipe, size_t length) noexcept nogil
 cdef int channel_wait(Channel *channel, int directions, int milliseconds) noexcept nogil
 

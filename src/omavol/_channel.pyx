@@ -34,6 +34,7 @@ cdef extern from "<fcntl.h>" nogil:
         F_GETFL
         F_SETFL
         O_NONBLOCK
+        SPLICE_F_MORE
         SPLICE_F_MOVE
         SPLICE_F_NONBLOCK
     int fcntl(int fd, int command, ...)
@@ -197,6 +198,20 @@ cdef ssize_t channel_send_file(Channel *channel, int file, uint64_t offset, size
             if n == CHANNEL_AGAIN or errno == EPIPE or errno == ECONNRESET or errno == ENOTCONN or errno == ETIMEDOUT:
                 return n
             return CHANNEL_UNREADABLE
+
+
+cdef ssize_t channel_send_pipe(Channel *channel, int pipe, size_t length, bint more) noexcept nogil:
+    """Send `length` bytes that stand in a pipe, as far as the socket takes them, by reference (splice(2)). Plain only."""
+    cdef ssize_t n
+    if channel.tls != NULL:
+        channel.error = EINVAL
+        return CHANNEL_BROKEN
+    while True:
+        n = splice(pipe, NULL, channel.fd, NULL, length, SPLICE_F_NONBLOCK | (SPLICE_F_MORE if more else 0))
+        if n >= 0:
+            return n
+        if errno != EINTR:
+            return nothing_moved(channel)
 
 
 cdef ssize_t channel_splice(Channel *channel, int pipe, size_t length) noexcept nogil:

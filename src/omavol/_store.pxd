@@ -19,7 +19,8 @@ cdef struct Store:
     uint64_t size           # bytes served; never more than the file has when it is opened
     int failed              # errno of the fsync that failed: later ones would lie, so every flush fails until reopened
     bint no_punch           # the disk beneath has said once that it cannot punch holes,
-    bint no_zero_range      # or zero a range
+    bint no_zero_range      # or zero a range,
+    bint no_pipe            # or fill a pipe
     bint fast_zero          # zeroing without writing zeroes is to be expected: FAST_ZERO is worth advertising (X40)
     int changes             # grows with every change through this store
     int data_busy           # a try-lock over the three below
@@ -29,16 +30,19 @@ cdef struct Store:
 # All return 0 or an errno. STORE_SHORT: the file ends before what was asked (it was cut after it was opened).
 # STORE_SLOW: zeroing could only be done by writing zeroes, so nothing was done (X40, X43).
 # STORE_WAITS: what was asked is not at hand. STORE_UNEVEN: the size is no multiple of the block.
+# STORE_NO_PIPE: it has to be read into memory.
 cdef enum:
     STORE_SHORT = 100000
     STORE_SLOW = 100001
     STORE_WAITS = 100002
     STORE_UNEVEN = 100003
+    STORE_NO_PIPE = 100004
 
 cdef int store_open(Store *store, int fd, uint64_t size) noexcept nogil
 cdef int store_close(Store *store) noexcept nogil
 cdef int store_read(Store *store, uint8_t *into, size_t length, uint64_t offset) noexcept nogil
 cdef int store_read_now(Store *store, uint8_t *into, size_t length, uint64_t offset) noexcept nogil
+cdef int store_read_pipe(Store *store, int pipe, size_t length, uint64_t offset) noexcept nogil
 cdef bint store_cached(const Store *store, uint64_t offset, uint64_t length) noexcept nogil
 cdef int store_write(Store *store, const uint8_t *data, size_t length, uint64_t offset) noexcept nogil
 cdef int store_write_pipe(Store *store, int pipe, size_t *length, uint64_t offset) noexcept nogil

@@ -140,6 +140,28 @@ cdef int store_read(Store *store, uint8_t *into, size_t length, uint64_t offset)
     return 0
 
 
+cdef int store_read_pipe(Store *store, int pipe, size_t length, uint64_t offset) noexcept nogil:
+    """Fill an empty pipe with `length` bytes, none of which is copied (splice(2)); on an error some may stand in it."""
+    cdef off_t at = <off_t>offset
+    cdef ssize_t n
+    if store.kind == STORE_NULL:
+        return STORE_NO_PIPE
+    while length:
+        n = splice(store.fd, &at, pipe, NULL, length, SPLICE_F_NONBLOCK)
+        if n > 0:
+            length -= <size_t>n
+        elif n == 0:
+            return STORE_SHORT
+        elif errno == EINVAL:
+            store.no_pipe = True        # or only this range is no good: reading it tells
+            return STORE_NO_PIPE
+        elif errno == EAGAIN:
+            return STORE_NO_PIPE        # more pages than the pipe has places for
+        elif errno != EINTR:
+            return errno
+    return 0
+
+
 cdef int store_read_now(Store *store, uint8_t *into, size_t length, uint64_t offset) noexcept nogil:
     """Fill `into` if that needs no disk; STORE_WAITS if it does, of a part too."""
     cdef iovec wanted

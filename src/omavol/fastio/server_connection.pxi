@@ -227,10 +227,10 @@ cdef Verdict receive_more(Worker *w, Served *c) noexcept nogil:
     """Take input behind what is left over; of a payload under way just as much as it and a next header need."""
     cdef size_t left = w.have - w.used, room, header = request_size(c.agreed.extended)
     cdef ssize_t n
-    if left == 0 and c.writing and c.large and not c.write_error and w.pipe[0] >= 0:
-        return write_spliced(w, c)
     if left == 0 and c.writing and for_job(c):
         return receive_for_job(w, c)
+    if left == 0 and c.writing and c.large and not c.write_error and w.pipe[0] >= 0:
+        return write_spliced(w, c)
     if w.used:
         memmove(w.buffer, w.buffer + w.used, left)
         w.used, w.have = 0, left

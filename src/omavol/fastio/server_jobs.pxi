@@ -1,10 +1,6 @@
 # Jobs at both ends: a worker submits a request and takes over its reply; a thread of the pool does it in between.
 
-cdef extern from "<stdlib.h>" nogil:
-    int posix_memalign(void **memory, size_t alignment, size_t size)
-
 cdef enum:
-    PAGE = 4096                     # what memory for a store without a page cache is aligned to (open(2), O_DIRECT)
     REPLY_ROOM = 8192               # bytes of a reply without data, an error and its text
 
 
@@ -47,7 +43,7 @@ cdef inline bint in_pieces(const Negotiated *agreed, const Request *request) noe
 
 
 cdef Job *new_job(Served *c, const Request *request) noexcept nogil:
-    """A job for a request, with memory for its payload; NULL without memory."""
+    """A job for a request, with a parcel for its payload; NULL without memory."""
     cdef Job *job = <Job *>calloc(1, sizeof(Job))
     if c.work == NULL:
         c.work = <Work *>calloc(1, sizeof(Work))
@@ -55,10 +51,11 @@ cdef Job *new_job(Served *c, const Request *request) noexcept nogil:
         free(job)
         return NULL
     job.connection, job.request, job.cost = c, request[0], cost_of(&c.agreed, request)
-    if request.type == CMD_WRITE and posix_memalign(<void **>&job.payload, PAGE, request.payload):
-        job.payload = NULL
-        free(job)
-        return NULL
+    if request.type == CMD_WRITE:
+        job.parcel = take_parcel(&c.table.shelf, request.payload)
+        if job.parcel == NULL:
+            free(job)
+            return NULL
     return job
 
 
@@ -145,26 +142,32 @@ cdef void lose_job(Served *c, Job *job) noexcept nogil:
 
 
 cdef int take_over(Outbox *box, Job *job) noexcept nogil:
-    """Queue a finished reply: a small one joins the bytes, a large one is sent from where it is."""
+    """Queue a finished reply; what a READ brings joins the bytes if it is short, and is sent from its parcel if not."""
     cdef Piece *piece
-    cdef uint8_t *room
-    if job.length == 0:
+    cdef bint joins = job.parcel != NULL and job.parcel.memory != NULL and job.have <= SMALL_READ
+    cdef uint8_t *room = box_room(box, job.length + (job.have if joins else 0))
+    if room == NULL:
+        return -1
+    memcpy(room, job.memory if job.memory != NULL else job.head, job.length)
+    free(job.memory)
+    job.memory = NULL
+    if joins:
+        memcpy(room + job.length, job.parcel.memory, job.have)
+        job.length += job.have
+    if box_add(box, job.length) < 0:
+        return -1
+    if job.parcel == NULL:
         return 0
-    if job.length <= SMALL_READ + EXTENDED_CHUNK_SIZE + 8:
-        room = box_room(box, job.length)
-        if room == NULL:
-            return -1
-        memcpy(room, job.reply, job.length)
-        free(job.memory)
-        job.memory = NULL
-        return box_add(box, job.length)
+    if joins:
+        put_back(job.parcel, True)
+        job.parcel = NULL
+        return 0
     piece = box_piece(box)
     if piece == NULL:
         return -1
-    piece.kind, piece.memory, piece.left = PIECE_OWNED, job.memory, job.length
-    piece.offset = <uint64_t>(job.reply - job.memory)
-    box.owned += job.length
-    job.memory = NULL
+    piece.kind, piece.parcel, piece.left = PIECE_PARCEL, job.parcel, job.have
+    box.owned += job.have
+    job.parcel = NULL
     return 0
 
 
@@ -190,39 +193,66 @@ cdef void do_job(Job *job) noexcept nogil:
             outcome = say_status(&box, c, &job.generation.store, &job.request, job.contexts)
         else:
             outcome = say_outcome(&box, c, &job.request, change_store(job))
-    job.memory, job.reply, job.length = box.bytes, box.bytes, box.have
+    job.memory, job.length = box.bytes, box.have
+    put_back(job.parcel, True)              # a payload
+    job.parcel = NULL
     if outcome < 0:
         server_shutdown(c.channel.fd, SHUT_RDWR)
 
 
 cdef bint read_job(Job *job) noexcept nogil:
-    """Read what is asked, or its next piece, behind the header of its reply; False: it failed, job.error says how."""
+    """Read what is asked, or its next piece, and make the header of its reply; False: it failed, job.error says how."""
     cdef Served *c = job.connection
     cdef const Request *request = &job.request
     cdef uint64_t offset = request.offset + job.done, length = request.length - job.done
-    cdef size_t header = chunk_size(c.agreed.extended) + 8 if c.agreed.structured else SIMPLE_REPLY_SIZE
-    cdef uint8_t *memory
-    cdef int failure
-    if length > READ_PIECE and in_pieces(&c.agreed, request):
-        length = READ_PIECE
-    if posix_memalign(<void **>&memory, PAGE, PAGE + length):
-        job.error = NBD_EIO
-        return False
-    failure = store_read(&job.generation.store, memory + PAGE, length, offset)
+    cdef bint whole = not in_pieces(&c.agreed, request)
+    cdef int failure = STORE_NO_PIPE
+    if c.channel.tls == NULL and length > SMALL_READ and (length <= PIPED_MOST or not whole):
+        job.have = min(length, <uint64_t>PIPED_MOST)
+        failure = read_piped(job, offset)
+    if failure == STORE_NO_PIPE:
+        job.have = length if whole else min(length, <uint64_t>READ_PIECE)
+        failure = read_copied(job, offset)
     if failure:
-        free(memory)
         job.error = nbd_error(failure)
         return False
-    job.done += length
+    job.done += job.have
     job.left = request.length - job.done
-    job.memory, job.reply, job.length = memory, memory + PAGE - header, header + length
     if c.agreed.structured:
-        encode_data_chunk(
-            job.reply, c.agreed.extended, 0 if job.left else REPLY_DONE, request, offset, <uint32_t>length
+        job.length = encode_data_chunk(
+            job.head, c.agreed.extended, 0 if job.left else REPLY_DONE, request, offset, <uint32_t>job.have
         )
     else:
-        encode_simple_reply(job.reply, 0, request.cookie)
+        job.length = encode_simple_reply(job.head, 0, request.cookie)
     return True
+
+
+cdef int read_piped(Job *job, uint64_t offset) noexcept nogil:
+    """Read `have` bytes into a pipe; 0, an errno, or STORE_NO_PIPE."""
+    cdef int failure
+    if job.generation.store.no_pipe:
+        return STORE_NO_PIPE
+    job.parcel = take_piped(&job.connection.table.shelf)
+    if job.parcel == NULL:
+        return STORE_NO_PIPE
+    failure = store_read_pipe(&job.generation.store, job.parcel.pipe[1], job.have, offset)
+    if failure:
+        put_back(job.parcel, False)
+        job.parcel = NULL
+    return failure
+
+
+cdef int read_copied(Job *job, uint64_t offset) noexcept nogil:
+    """Read `have` bytes into memory; 0 or an errno."""
+    cdef int failure
+    job.parcel = take_parcel(&job.connection.table.shelf, job.have)
+    if job.parcel == NULL:
+        return ENOMEM
+    failure = store_read(&job.generation.store, job.parcel.memory, job.have, offset)
+    if failure:
+        put_back(job.parcel, True)
+        job.parcel = NULL
+    return failure
 
 
 cdef int change_store(Job *job) noexcept nogil:
@@ -237,9 +267,7 @@ cdef int change_store(Job *job) noexcept nogil:
         return failure
     if request.type == CMD_WRITE:
         server_failpoint(b"serve.write-received")
-        failure = store_write(store, job.payload, request.length, request.offset)
-        free(job.payload)
-        job.payload = NULL
+        failure = store_write(store, job.parcel.memory, request.length, request.offset)
         if failure == 0:
             server_failpoint(b"serve.write-done")
     else:

@@ -12,6 +12,7 @@ from omavol._channel cimport (
     channel_flush,
     channel_send,
     channel_send_file,
+    channel_send_pipe,
     channel_unsent,
 )
 from omavol._store cimport STORE_SLOW
@@ -49,23 +50,23 @@ cdef inline bint box_full(const Outbox *box) noexcept nogil:
 
 cdef inline void box_clear(Outbox *box) noexcept nogil:
     if box.owned:
-        free_owned(box)
+        drop_parcels(box)
     box.at = box.have = 0
     box.first = box.count = 0
     box.blocked = False
 
 
-cdef void free_owned(Outbox *box) noexcept nogil:
-    """Free what pieces own that will not be sent."""
+cdef void drop_parcels(Outbox *box) noexcept nogil:
+    """Put back what is in parcels and will not be sent."""
     cdef uint32_t index
     for index in range(box.first, box.count):
-        free(box.pieces[index].memory)
-        box.pieces[index].memory = NULL
+        put_back(box.pieces[index].parcel, False)
+        box.pieces[index].parcel = NULL
     box.owned = 0
 
 
 cdef void box_free(Outbox *box) noexcept nogil:
-    free_owned(box)
+    drop_parcels(box)
     free(box.bytes)
     free(box.pieces)
     memset(box, 0, sizeof(Outbox))
@@ -148,7 +149,7 @@ cdef int box_unpack(Outbox *box, Outbox *kept) noexcept nogil:
         if piece == NULL:
             return -1
         piece[0] = kept.pieces[index]
-        kept.pieces[index].memory = NULL
+        kept.pieces[index].parcel = NULL
     return 0
 
 
@@ -165,8 +166,7 @@ cdef int box_send(Outbox *box, Served *c) noexcept nogil:
             return 0
         c.moved += <uint64_t>n
         if box.pieces[box.first].left == 0:
-            if box.pieces[box.first].kind == PIECE_OWNED:
-                free(box.pieces[box.first].memory)
+            put_back(box.pieces[box.first].parcel, True)
             box.first += 1
     box_clear(box)
     if c.channel.tls != NULL:
@@ -185,8 +185,11 @@ cdef ssize_t piece_send(Outbox *box, Served *c, Piece *piece) noexcept nogil:
         n = channel_send(&c.channel, box.bytes + box.at, length, more)
         if n > 0:
             box.at += <size_t>n
-    elif piece.kind == PIECE_OWNED:
-        n = channel_send(&c.channel, piece.memory + piece.offset, length, more)
+    elif piece.kind == PIECE_PARCEL:
+        if piece.parcel.memory != NULL:
+            n = channel_send(&c.channel, piece.parcel.memory + piece.offset, length, more)
+        else:
+            n = channel_send_pipe(&c.channel, piece.parcel.pipe[0], length, more)
         if n > 0:
             box.owned -= <size_t>n
     elif piece.kind == PIECE_FILE:

@@ -163,7 +163,7 @@ cdef uint32_t drop_jobs(Table *table, Served *c) noexcept nogil:
 
 
 cdef void free_job(Job *job) noexcept nogil:
-    free(job.payload)
+    put_back(job.parcel, False)
     free(job.memory)
     free(job)
 

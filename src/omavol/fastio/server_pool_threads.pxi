@@ -60,6 +60,7 @@ cdef void *pool_main(void *of) noexcept nogil:
     cdef Table *table = me.table
     cdef Job *job
     cdef Served *gone
+    cdef bint last
     lock(table)
     while True:
         job = next_job(table)
@@ -76,8 +77,11 @@ cdef void *pool_main(void *of) noexcept nogil:
         table.pool.idle += 1
     table.pool.idle -= 1
     table.pool.threads -= 1
+    last = table.pool.threads == 0
     me.ended = True
     unlock(table)
+    if last:
+        clear_shelf(&table.shelf)
     return NULL
 
 
@@ -147,5 +151,6 @@ cdef void stop_pool(Table *table) noexcept nogil:
         if pool.thread[index].started:
             pthread_join(pool.thread[index].thread, NULL)
             pool.thread[index].started = False
+    clear_shelf(&table.shelf)
     free(pool.waiting)
     pool.waiting = NULL

@@ -4,6 +4,7 @@ from omavol._channel cimport CHANNEL_BROKEN, CHANNEL_CLOSED, channel_splice
 from omavol._store cimport (
     STORE_AT_HAND,
     STORE_AWAY,
+    STORE_NO_PIPE,
     STORE_NULL,
     STORE_WAITS,
     store_cache,
@@ -11,6 +12,7 @@ from omavol._store cimport (
     store_extent,
     store_read,
     store_read_now,
+    store_read_pipe,
     store_sync,
     store_trim,
     store_write,
@@ -105,7 +107,7 @@ cdef int do_request(Worker *w, Served *c, Request *request) noexcept nogil:
         error = NBD_ESHUTDOWN
     if error == 0:
         error = nbd_error(note_change(c, request))
-    c.large = request.type == CMD_WRITE and request.payload >= LARGE_WRITE and spliced(c)
+    c.large = request.type == CMD_WRITE and request.payload >= LARGE_WRITE and (writes_elsewhere(c) or spliced(c))
     if request.payload and (request.type == CMD_WRITE or error):
         return begin_write(w, c, request, error)
     if error:
@@ -121,10 +123,14 @@ cdef int do_request(Worker *w, Served *c, Request *request) noexcept nogil:
     return say_outcome(&w.box, c, request, failure if failure else sync_if_asked(&c.holding.store, request))
 
 
+cdef inline bint writes_elsewhere(const Served *c) noexcept nogil:
+    """Whether payloads are kept until a thread of the pool writes them."""
+    return c.export.filtered or c.holding.store.hand == STORE_AWAY
+
+
 cdef inline bint spliced(const Served *c) noexcept nogil:
-    """Whether large payloads go to the store through a pipe."""
-    cdef const Store *store = &c.holding.store
-    return store.kind != STORE_NULL and store.hand != STORE_AWAY and not c.export.filtered and c.channel.tls == NULL
+    """Whether large payloads that are written here go to the store through a pipe."""
+    return c.holding.store.kind != STORE_NULL and c.channel.tls == NULL
 
 
 cdef void count_request(Worker *w, const Request *request) noexcept nogil:

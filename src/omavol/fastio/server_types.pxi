@@ -17,6 +17,10 @@ cdef extern from "<pthread.h>" nogil:
         pass
     ctypedef struct pthread_mutex_t:
         pass
+    ctypedef struct pthread_mutexattr_t:
+        pass
+    enum:
+        PTHREAD_MUTEX_ADAPTIVE_NP
     int pthread_attr_destroy(pthread_attr_t *attributes)
     int pthread_attr_init(pthread_attr_t *attributes)
     int pthread_attr_setstacksize(pthread_attr_t *attributes, size_t size)
@@ -28,9 +32,11 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *mutex, const server_timespec *until)
     int pthread_create(pthread_t *thread, pthread_attr_t *attributes, void *(*body)(void *) noexcept nogil, void *of)
     int pthread_join(pthread_t thread, void **result)
-    int pthread_mutex_init(pthread_mutex_t *mutex, void *attributes)
+    int pthread_mutex_init(pthread_mutex_t *mutex, pthread_mutexattr_t *attributes)
     int pthread_mutex_lock(pthread_mutex_t *mutex)
     int pthread_mutex_unlock(pthread_mutex_t *mutex)
+    int pthread_mutexattr_init(pthread_mutexattr_t *attributes)
+    int pthread_mutexattr_settype(pthread_mutexattr_t *attributes, int type)
 
 cdef extern from "<time.h>" nogil:
     struct server_timespec "timespec":
@@ -62,8 +68,16 @@ cdef enum:
     JOBS_MOST = 128                 # requests of one connection that are done elsewhere at a time
     JOB_BYTES_MOST = 16777216       # bytes that they move, unless it is one alone; with more it is not read from
     READ_PIECE = 4194304            # a longer READ done elsewhere comes in pieces, where chunks were agreed
+    PAGE = 4096                     # what memory for a store without a page cache is aligned to (open(2), O_DIRECT)
+    PIPED_MOST = 1044480            # a longer READ does not go through a pipe at once: PIPE without a page, for a start
+                                    # in the middle of one
+    PIPES_MOST = 32                 # half of what the kernel lets a user have of that size (pipe(7))
+    ROOM_LEAST = 65536              # memory of a parcel: this or a power of two more,
+    SHELF_SIZES = 10                # up to 32 MiB;
+    SHELF_MOST = 16777216           # bytes kept for the next requests while the pool is at work
     POOL_MOST = 64                  # threads that wait for stores
     POOL_IDLE = 2000                # milliseconds after which such a thread ends
+    REPLY_HEAD = 40                 # EXTENDED_CHUNK_SIZE and the offset of a data chunk
     FILTER_OPEN = 8                 # the place of entering among the delays of commands
     FILTER_COMMANDS = 9
 
@@ -129,21 +143,38 @@ cdef enum PieceKind:
     PIECE_FILE                      # a range of the generation held
     PIECE_ZEROES                    # what a failed or null store has instead
     PIECE_ERROR                     # the error chunk behind a range that was filled up (X28)
-    PIECE_OWNED                     # memory of its own, from `offset` on, freed when it is sent
+    PIECE_PARCEL                    # what is in a parcel, from `offset` on, put back when it is sent
+
+cdef struct Shelf
+
+cdef struct Parcel:                 # bytes between the store and a socket
+    Parcel *next
+    Shelf *shelf
+    uint8_t *memory                 # aligned to PAGE; NULL: they are in the pipe
+    size_t room                     # bytes of memory, ROOM_LEAST << size
+    uint32_t size
+    int[2] pipe
+
+cdef struct Shelf:
+    pthread_mutex_t lock
+    Parcel *piped
+    Parcel *roomy[SHELF_SIZES]
+    size_t kept                     # bytes of memory here
+    uint32_t pipes                  # open ones, here and in use
 
 cdef struct Piece:
     PieceKind kind
     uint32_t error                  # of a range that failed: an NBD error
     uint64_t offset, left, cookie
     uint64_t begin                  # the request's offset: an extended error chunk repeats it (X60)
-    uint8_t *memory                 # PIECE_OWNED
+    Parcel *parcel                  # PIECE_PARCEL
 
 cdef struct Outbox:
     uint8_t *bytes
     size_t at, have, capacity       # the next byte to send, bytes queued, bytes of memory
     Piece *pieces
     uint32_t first, count, room     # the piece being sent, pieces queued, pieces of memory
-    size_t owned                    # bytes queued that pieces own
+    size_t owned                    # bytes queued that are in parcels
     bint blocked                    # the socket took no more
 
 cdef struct Opening:                # a connection in its handshake
@@ -164,11 +195,11 @@ cdef struct Job:                    # a request that is done elsewhere: it waits
     bint paused                     # held by a filter, not by a retarget
     bint admitted                   # the filters are behind it
     bint written                    # a WRITE that is done but for its sync
-    uint8_t *payload                # of a WRITE
-    size_t have                     # bytes of it
-    uint8_t *memory                 # once finished: what to free,
-    uint8_t *reply                  # what to send,
-    size_t length                   # and how much
+    Parcel *parcel                  # the payload of a WRITE; once finished, what a READ brings
+    size_t have                     # bytes in it
+    uint8_t[REPLY_HEAD] head        # once finished: the header of a READ's reply,
+    uint8_t *memory                 # or the whole of another, to be freed;
+    size_t length                   # bytes of either
     uint64_t done, left             # of a READ in pieces: bytes up to the end of this one, and behind it
 
 cdef struct Work:                   # what a connection has elsewhere
@@ -245,6 +276,7 @@ cdef struct Table:
     Served *retired                 # ended connections that an event may still name; their memory is used again
     Listener *listeners
     Pool pool
+    Shelf shelf
     uint64_t generations            # given out so far
     uint32_t contexts               # ids of meta contexts likewise
     uint32_t connection_count, connection_limit, opening_count, refused

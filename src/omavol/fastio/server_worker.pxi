@@ -57,19 +57,19 @@ cdef extern from * nogil:
     int oma_look(const int *flag)
 
 
-cdef void open_pipe(Worker *w) noexcept nogil:
-    """A pipe as large as anybody may have one; without it payloads are copied once more, that is all."""
-    if pipe2(w.pipe, O_CLOEXEC | O_NONBLOCK) < 0:
-        w.pipe[0] = w.pipe[1] = -1
-    elif server_fcntl(w.pipe[0], F_SETPIPE_SZ, <int>PIPE) < 0:
-        close_pipe(w)
+cdef void open_pipe(int *pipe) noexcept nogil:
+    """A pipe as large as anybody may have one; without it (-1) bytes are copied once more, that is all."""
+    if pipe2(pipe, O_CLOEXEC | O_NONBLOCK) < 0:
+        pipe[0] = pipe[1] = -1
+    elif server_fcntl(pipe[0], F_SETPIPE_SZ, <int>PIPE) < 0:
+        close_pipe(pipe)
 
 
-cdef void close_pipe(Worker *w) noexcept nogil:
-    if w.pipe[0] >= 0:
-        server_close(w.pipe[0])
-        server_close(w.pipe[1])
-    w.pipe[0] = w.pipe[1] = -1
+cdef void close_pipe(int *pipe) noexcept nogil:
+    if pipe[0] >= 0:
+        server_close(pipe[0])
+        server_close(pipe[1])
+    pipe[0] = pipe[1] = -1
 
 
 cdef void set_ticking(Table *table) noexcept nogil:
@@ -164,7 +164,7 @@ cdef int start_workers(Table *table) noexcept nogil:
     for index in range(table.worker_count):
         w = &table.workers[index]
         w.table = table
-        open_pipe(w)
+        open_pipe(w.pipe)
         w.buffer = <uint8_t *>malloc(RECEIVE_BUFFER)
         w.text = <uint8_t *>malloc(MAXIMUM_STRING + 1)
         failure = ENOMEM
@@ -189,7 +189,7 @@ cdef void stop_workers(Table *table) noexcept nogil:
         if w.started:
             pthread_join(w.thread, NULL)
         if w.table != NULL:
-            close_pipe(w)
+            close_pipe(w.pipe)
         free(w.buffer)
         free(w.text)
         box_free(&w.box)
@@ -199,7 +199,11 @@ cdef void stop_workers(Table *table) noexcept nogil:
 cdef int table_begin(Table *table) noexcept nogil:
     """Set up lock, epoll set, timer and stop signal of a zeroed table; 0 or an errno."""
     cdef pthread_condattr_t attributes
-    pthread_mutex_init(&table.lock, NULL)
+    cdef pthread_mutexattr_t short_holds
+    pthread_mutexattr_init(&short_holds)
+    pthread_mutexattr_settype(&short_holds, PTHREAD_MUTEX_ADAPTIVE_NP)
+    pthread_mutex_init(&table.lock, &short_holds)
+    begin_shelf(&table.shelf)
     pthread_condattr_init(&attributes)
     pthread_condattr_setclock(&attributes, SERVER_MONOTONIC)
     pthread_cond_init(&table.changed, &attributes)

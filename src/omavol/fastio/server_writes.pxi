@@ -9,8 +9,7 @@ cdef int begin_write(Worker *w, Served *c, Request *request, uint32_t error) noe
     if error and request.payload > SURELY_NO_ATTACK:
         return -1
     w.counts.changes += error == 0
-    if error == 0 and (c.export.filtered or c.holding.store.hand == STORE_AWAY):
-        c.large = False
+    if error == 0 and writes_elsewhere(c):
         job = new_job(c, request)
         if job == NULL:
             return -1
@@ -27,7 +26,7 @@ cdef inline bint for_job(const Served *c) noexcept nogil:
 cdef Verdict receive_for_job(Worker *w, Served *c) noexcept nogil:
     """Receive payload to where a job writes it from, when none of it is in the receive buffer."""
     cdef Job *job = c.work.write
-    cdef ssize_t n = channel_receive(&c.channel, job.payload + job.have, c.write.payload)
+    cdef ssize_t n = channel_receive(&c.channel, job.parcel.memory + job.have, c.write.payload)
     if n == CHANNEL_BROKEN:
         return END
     if n == CHANNEL_CLOSED:
@@ -62,7 +61,7 @@ cdef void write_some(Worker *w, Served *c, size_t length) noexcept nogil:
     """Write (or drop, after an error, or keep for a job) `length` bytes of payload from the receive buffer."""
     cdef int failure
     if for_job(c):
-        memcpy(c.work.write.payload + c.work.write.have, w.buffer + w.used, length)
+        memcpy(c.work.write.parcel.memory + c.work.write.have, w.buffer + w.used, length)
         c.work.write.have += length
         w.counts.bytes_written += length
     elif c.write_error == 0 and length:
@@ -116,7 +115,7 @@ cdef bint empty_pipe(Worker *w, Served *c, size_t left, int failure) noexcept no
         offset += <uint64_t>n
         left -= <size_t>n
     if failure == EINVAL:
-        close_pipe(w)
+        close_pipe(w.pipe)
     return True
 
 

@@ -11,6 +11,7 @@ cdef extern from "<fcntl.h>" nogil:
         FALLOC_FL_ZERO_RANGE
         POSIX_FADV_WILLNEED
         SPLICE_F_MOVE
+        SPLICE_F_NONBLOCK
     int fallocate(int fd, int mode, off_t offset, off_t length)
     ssize_t splice(int source, off_t *source_at, int into, off_t *into_at, size_t length, unsigned int flags)
     int fcntl(int fd, int command, ...)
