@@ -31,15 +31,18 @@ def test_random_read_1_deep(race, stored, sockets, on):
     run(race, stored, sockets, f"4 KiB random read, 1 deep{on}", [Faster(2)], "randread")
 
 
-def test_random_write_1_deep(race, scratch, sockets, on):
-    """Aim 2x. As the read: two wake-ups and seven system calls a request. Nothing is flushed, no FUA."""
-    run(race, scratch, sockets, f"4 KiB random write, 1 deep{on}", [Faster(2)], "randwrite")
+def test_random_write_1_deep(race, scratch_in_blocks, sockets, on):
+    """Aim 2x. As the read: two wake-ups and seven system calls a request; on ext4 half of it is ext4's own write.
+
+    Nothing is flushed, no FUA.
+    """
+    run(race, scratch_in_blocks, sockets, f"4 KiB random write, 1 deep{on}", [Faster(2)], "randwrite")
 
 
-def test_mixed_random_on_four_connections(race, scratch, sockets, on):
+def test_mixed_random_on_four_connections(race, scratch_in_blocks, sockets, on):
     """Aim 2x. 70 % reads, 32 deep on each of 4 connections; bound by both processors, the client takes one share.
 
     Alike: 4 connections, structured replies, a warm page cache, nothing flushed.
     """
     title = f"4 KiB random, 70/30, 32 deep, 4 connections{on}"
-    run(race, scratch, sockets, title, [Faster(2)], "randrw", reads=70, depth=32, connections=4)
+    run(race, scratch_in_blocks, sockets, title, [Faster(2)], "randrw", reads=70, depth=32, connections=4)

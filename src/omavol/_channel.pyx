@@ -201,7 +201,7 @@ cdef ssize_t channel_send_file(Channel *channel, int file, uint64_t offset, size
 
 
 cdef ssize_t channel_send_pipe(Channel *channel, int pipe, size_t length, bint more) noexcept nogil:
-    """Send `length` bytes that stand in a pipe, as far as the socket takes them, by reference (splice(2)). Plain only."""
+    """Send `length` bytes that stand in a pipe, as far as the socket takes them, uncopied (splice(2)). Plain only."""
     cdef ssize_t n
     if channel.tls != NULL:
         channel.error = EINVAL

@@ -1,4 +1,4 @@
-# Parcels: the bytes of a request that is done elsewhere, in memory or in a pipe, on their way from one end to the other.
+# Parcels: the bytes of a request that is done elsewhere, in memory or in a pipe, between the store and the socket.
 #
 # Both are kept for the next request: of fresh memory the kernel zeroes every page, which costs more than all else that
 # a large request costs. Through a pipe the pages that the disk filled go to the socket as they are, nothing is copied.

@@ -69,8 +69,7 @@ cdef enum:
     JOB_BYTES_MOST = 16777216       # bytes that they move, unless it is one alone; with more it is not read from
     READ_PIECE = 4194304            # a longer READ done elsewhere comes in pieces, where chunks were agreed
     PAGE = 4096                     # what memory for a store without a page cache is aligned to (open(2), O_DIRECT)
-    PIPED_MOST = 1044480            # a longer READ does not go through a pipe at once: PIPE without a page, for a start
-                                    # in the middle of one
+    PIPED_MOST = 1044480            # PIPE less a page, for a start in the middle of one: more takes several turns
     PIPES_MOST = 32                 # half of what the kernel lets a user have of that size (pipe(7))
     ROOM_LEAST = 65536              # memory of a parcel: this or a power of two more,
     SHELF_SIZES = 10                # up to 32 MiB;
