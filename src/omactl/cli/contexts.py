@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from omactl.cli.options import as_json, remote
-from omactl.cli.remote import Remote, table
+from omactl.cli.remote import Remote, print_table
 
 __all__ = ["command"]
 
@@ -23,7 +23,7 @@ def command(url: str, state: Path, token_file: Path | None, as_json: bool) -> No
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(listed)).decode())
         return
-    table(("MACHINE", "SOURCE", "STATUS", "JOBS", "CONTEXT"), [_row(each) for each in listed["vm_contexts"]])
+    print_table(("MACHINE", "SOURCE", "STATUS", "JOBS", "CONTEXT"), [_row(each) for each in listed["vm_contexts"]])
 
 
 def _row(context: dict[str, Any]) -> tuple[str, ...]:

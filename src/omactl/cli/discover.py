@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from omactl.cli.options import as_json, remote
-from omactl.cli.remote import Remote, mebibytes, table
+from omactl.cli.remote import Remote, mebibytes, print_table
 
 __all__ = ["command"]
 
@@ -36,7 +36,7 @@ def command(
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
     else:
-        table(("MACHINE", "DISKS", "SIZE", "POWER", "CONTEXT"), [_row(each) for each in found["discovered_vms"]])
+        print_table(("MACHINE", "DISKS", "SIZE", "POWER", "CONTEXT"), [_row(each) for each in found["discovered_vms"]])
     added = found["addition_result"]
     for each in added["processed_vms"] if added else ():
         if each["status"] == "failed":

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from omactl.cli.options import as_json, remote
-from omactl.cli.remote import Remote, mebibytes, table, words
+from omactl.cli.remote import Remote, mebibytes, print_table, words
 
 __all__ = ["command", "show"]
 
@@ -38,10 +38,10 @@ def show(job: dict[str, Any]) -> None:
         f"  {mebibytes(job['bytes_transferred'])} of {mebibytes(job['total_bytes'])}, {job['duration_seconds']} s"
     )
     click.echo()
-    table(("STEP", "STATUS"), [(step["title"], step["status"]) for step in job["steps"]])
+    print_table(("STEP", "STATUS"), [(step["title"], step["status"]) for step in job["steps"]])
     if job["disks"]:
         click.echo()
-        table(("DISK", "MODE", "DONE", "READ", "SENT", "PROOF"), [_disk(disk) for disk in job["disks"]])
+        print_table(("DISK", "MODE", "DONE", "READ", "SENT", "PROOF"), [_disk(disk) for disk in job["disks"]])
 
 
 def _disk(disk: dict[str, Any]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from omactl.cli.options import as_json, remote
-from omactl.cli.remote import Remote, table
+from omactl.cli.remote import Remote, print_table
 
 __all__ = ["command"]
 
@@ -36,7 +36,7 @@ def command(
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(listed)).decode())
         return
-    table(("JOB", "MACHINE", "WHAT", "STATUS", "DONE", "NOW"), [_row(job) for job in listed["jobs"]])
+    print_table(("JOB", "MACHINE", "WHAT", "STATUS", "DONE", "NOW"), [_row(job) for job in listed["jobs"]])
     if listed["next_cursor"]:
         click.echo(f"(the newest {limit}; more with --limit)")
 

@@ -11,9 +11,10 @@ import click
 import httpx2
 import msgspec
 
+from omavol.cli.tables import table
 from omavol.schema.common import Problem
 
-__all__ = ["Remote", "mebibytes", "table", "words"]
+__all__ = ["Remote", "mebibytes", "print_table", "words"]
 
 
 class Remote:
@@ -88,8 +89,5 @@ def mebibytes(count: int) -> str:
     return f"{count / (1 << 20):,.1f} MiB"
 
 
-def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Columns as wide as their longest cell; nothing is cut off, so that lines can be searched."""
-    widths = [max(len(row[number]) for row in (columns, *rows)) for number in range(len(columns))]
-    for row in (columns, *rows):
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+def print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    click.echo(table(columns, rows), nl=False)

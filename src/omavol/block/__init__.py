@@ -1,4 +1,5 @@
-"""What the kernel has: device-mapper today; udev, names, loop devices and holders have their place here.
+"""What the kernel has: device-mapper, its NBD client, who holds a device; udev, names and loop devices come here.
 
-`dm` the face of the libdevmapper binding.
+`dm` the face of the libdevmapper binding, `kernelnbd` of the kernel's NBD client (over `genetlink`); `attach` makes a
+device of an export, `holders` tells who uses one.
 """

@@ -11,10 +11,13 @@ from omavol import __version__
 
 COMMANDS: dict[str, str] = {
     "agent": "Serve the machines of a source host: freeze, read, push.",
+    "attach": "Make a block device of an export, by the kernel's own client.",
+    "attached": "Show the devices of the kernel's NBD client, and who uses them.",
     "bench": "Load an NBD server and tell how fast it answers.",
     "conformance": "Judge an NBD server, or a client, by the protocol document.",
     "copy": "Copy a disk between files and NBD exports, at the speed of the slower one.",
     "daemon": "Keep the volumes of this appliance: record, attach, export, prove.",
+    "detach": "Let a device of the kernel's NBD client go.",
     "exports": "Show and change what a running server serves.",
     "info": "Show what an NBD server offers.",
     "map": "Show the extents of an export or a file.",

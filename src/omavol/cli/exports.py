@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from omavol.cli.tables import bytes_for_people, table
+
 if TYPE_CHECKING:
     from omavol.schema.control import Done, Listing, ServedExport
     from omavol.serve.client import ControlClient
@@ -218,33 +220,18 @@ def _print(answer: Listing | Done) -> None:
 
 
 def _table(listing: Listing) -> str:
-    rows = [_COLUMNS, *(_row(export) for export in listing.exports)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "".join(f"{line}\n" for line in lines)
+    return table(_COLUMNS, [_row(export) for export in listing.exports])
 
 
 def _row(export: ServedExport) -> tuple[str, ...]:
     state = f"sync failed: {os.strerror(export.failed)}" if export.failed else "ok"
     return (
         export.name or "(default)",
-        _bytes(export.size),
+        bytes_for_people(export.size),
         "read" if export.read_only else "write",
         str(export.connections),
         str(export.stalled_clients),
-        _bytes(export.bytes_read),
-        _bytes(export.bytes_written),
+        bytes_for_people(export.bytes_read),
+        bytes_for_people(export.bytes_written),
         state,
     )
-
-
-def _bytes(count: int) -> str:
-    """Bytes for people.
-
-    >>> _bytes(512), _bytes(4 << 20), _bytes(1536)
-    ('512 B', '4.0 MiB', '1.5 KiB')
-    """
-    value, unit = float(count), 0
-    while value >= 1024 and unit < 6:
-        value, unit = value / 1024, unit + 1
-    return f"{count} B" if not unit else f"{value:.1f} {'KMGTPE'[unit - 1]}iB"
