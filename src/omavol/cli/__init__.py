@@ -18,6 +18,7 @@ COMMANDS: dict[str, str] = {
     "copy": "Copy a disk between files and NBD exports, at the speed of the slower one.",
     "daemon": "Keep the volumes of this appliance: record, attach, export, prove.",
     "detach": "Let a device of the kernel's NBD client go.",
+    "doctor": "Show what this machine lacks for which command, and how to get it.",
     "exports": "Show and change what a running server serves.",
     "info": "Show what an NBD server offers.",
     "map": "Show the extents of an export or a file.",

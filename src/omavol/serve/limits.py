@@ -9,7 +9,7 @@ from dataclasses import dataclass
 __all__ = ["Limits", "own_limits"]
 
 CONNECTIONS = 4096
-SPARE_DESCRIPTORS = 64  # for exports, listeners, the control socket and Python itself
+SPARE_DESCRIPTORS = 160  # for the pipes of workers and of reads elsewhere, exports, listeners and Python itself
 
 
 @dataclass(frozen=True)
