@@ -105,11 +105,13 @@ def serving(argv: Sequence[object], path: Path, environment: Mapping[str, str]) 
             process.wait()
 
 
-def storage_daemon(peers: Peers, blockdev: str, path: Path) -> list[str]:
-    """qemu-storage-daemon with one node, exported writable as the default export."""
+def storage_daemon(
+    peers: Peers, blockdev: str, path: Path, *, objects: Sequence[str] = (), credentials: str = ""
+) -> list[str]:
+    """qemu-storage-daemon with one node, exported writable as the default export, inside TLS with `credentials`."""
     return peers.command(
         "qemu-storage-daemon",
-        *("--blockdev", blockdev, "--nbd-server", f"addr.type=unix,addr.path={path}"),
+        *(*objects, "--blockdev", blockdev, "--nbd-server", f"addr.type=unix,addr.path={path}{credentials}"),
         *("--export", "type=nbd,id=e,node-name=n,name=,writable=on"),
     )
 

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-FEATURES = ("read", "write", "trim", "zero", "status", "large", "plain", "extended", "list")
+FEATURES = ("read", "write", "trim", "zero", "status", "large", "plain", "extended", "list", "x509", "psk")
+INSIDE_TLS = ("read", "write", "list")  # what is done in the columns of TLS, of what the peer can do at all
+
+_THROUGH = "cannot be seen through what it serves on"
 
 # As clients of ours: what each can be told to do.
 CLIENTS: Mapping[str, tuple[str, str]] = {
-    "libnbd": ("read write trim zero status large plain extended list", ""),
-    "nbdcopy": ("read write large", "it copies, no more; which form it chose cannot be seen"),
-    "nbdinfo": ("status extended list", "it tells, it moves no data"),
-    "qemu-img": ("read write status", "it has no command for it"),
-    "qemu-io": ("read write trim zero large", "it has no command for it"),
-    "qemu-storage-daemon": ("read write trim zero status large", "cannot be seen through what it serves on"),
-    "nbdkit": ("read write trim zero status large", "cannot be seen through what it serves on"),
+    "libnbd": ("read write trim zero status large plain extended list x509 psk", ""),
+    "nbdcopy": ("read write large x509 psk", "it copies, no more; which form it chose cannot be seen"),
+    "nbdinfo": ("status extended list x509 psk", "it tells, it moves no data"),
+    "qemu-img": ("read write status x509 psk", "it has no command for it"),
+    "qemu-io": ("read write trim zero large x509 psk", "it has no command for it"),
+    "qemu-storage-daemon": ("read write trim zero status large x509 psk", _THROUGH),
+    "nbdkit": ("read write trim zero status large x509 psk", _THROUGH),
     "fio": ("read write trim large", "its engine reads, writes and trims"),
-    "nbd-client": ("list", "without the kernel's module it lists, no more: tests/kernel has the rest"),
+    "nbd-client": ("list x509", "without the kernel's module it lists, no more: tests/kernel has the rest"),
 }
 
 # As servers for ours.
 SERVERS: Mapping[str, tuple[str, str]] = {
-    "nbdkit": ("read write trim zero status large plain list", "it has no extended headers"),
-    "qemu-nbd": ("read write trim zero status large plain extended list", ""),
-    "qemu-storage-daemon": ("read write trim zero status large plain extended list", ""),
-    "nbd-server": ("read write trim large plain list", "it has neither contexts nor WRITE_ZEROES nor extended headers"),
+    "nbdkit": ("read write trim zero status large plain list x509 psk", "it has no extended headers"),
+    "qemu-nbd": ("read write trim zero status large plain extended list x509 psk", ""),
+    "qemu-storage-daemon": ("read write trim zero status large plain extended list x509 psk", ""),
+    "nbd-server": ("read write trim large plain list x509", "it has no contexts, WRITE_ZEROES, extended headers"),
+}
+
+# Why a peer has no session inside TLS of this kind.
+WITHOUT: Mapping[tuple[str, str], str] = {
+    ("fio", "x509"): "its libnbd may not read the files that a URI names",
+    ("fio", "psk"): "its libnbd may not read the files that a URI names",
+    ("nbd-client", "psk"): "it knows certificates alone",
+    ("nbd-server", "psk"): "it knows certificates alone",
 }
 
 # What the older generation has not, of what the newer one has.
@@ -40,7 +51,7 @@ def missing(table: Mapping[str, tuple[str, str]], peer: str, feature: str, newes
     """Why a peer does not do this; None if it does."""
     offered, reason = table[peer]
     if feature not in offered.split():
-        return reason
+        return WITHOUT.get((peer, feature), reason)
     if peer == "nbd-client" and newest:
         return "only Debian 12's is at hand"
     return None if newest else SINCE.get((peer, feature))

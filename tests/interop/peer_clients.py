@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import our_client
 from disks import LARGE, MAP, MIB, SIZE, WRITTEN, ZEROED, Disk, digest, run, serving, storage_daemon
+from security import Security
 
 from peers import Peers
+
+Cell = Callable[[Peers, Disk, Path, Security, str], None]
 
 LIBNBD = """
 import hashlib, json, nbd, sys
@@ -17,12 +21,14 @@ feature, uri, payload = sys.argv[1:4]
 numbers = [int(text) for text in sys.argv[4:]]
 written, (zeroed, zeroes), (large, length) = numbers[0], numbers[1:3], numbers[3:5]
 h = nbd.NBD()
+h.set_uri_allow_local_file(True)
 if feature == "plain":
     h.set_request_structured_replies(False)
 if feature == "list":
     h.set_opt_mode(True)
 h.add_meta_context("base:allocation")
 h.connect_uri(uri)
+assert h.get_tls_negotiated() == uri.startswith("nbds")
 out = None
 if feature == "list":
     out = []
@@ -67,8 +73,8 @@ def outcome(disk: Disk, feature: str, act: Callable[[], object]) -> None:
     assert digest(disk.content) == expected
 
 
-def libnbd(peers: Peers, disk: Disk, uri: str, feature: str) -> None:
-    payload = disk.place / "payload"
+def libnbd(peers: Peers, disk: Disk, path: Path, security: Security, feature: str) -> None:
+    uri, payload = security.uri(path), disk.place / "payload"
     payload.write_bytes(disk.payload)
     numbers = (WRITTEN[0], *ZEROED, *LARGE)
 
@@ -88,8 +94,8 @@ def libnbd(peers: Peers, disk: Disk, uri: str, feature: str) -> None:
         assert told == digest(content[LARGE[0] : sum(LARGE)] if feature == "large" else content)
 
 
-def nbdcopy(peers: Peers, disk: Disk, uri: str, feature: str) -> None:
-    copy = disk.place / "copy"
+def nbdcopy(peers: Peers, disk: Disk, path: Path, security: Security, feature: str) -> None:
+    uri, copy = security.uri(path), disk.place / "copy"
     if feature in ("read", "large"):
         size = ["--request-size=33554432"] if feature == "large" else []
         run(peers.command("nbdcopy", *size, uri, copy), peers.environment())
@@ -100,7 +106,8 @@ def nbdcopy(peers: Peers, disk: Disk, uri: str, feature: str) -> None:
         assert digest(disk.content) == digest(copy.read_bytes())
 
 
-def nbdinfo(peers: Peers, disk: Disk, uri: str, feature: str) -> None:
+def nbdinfo(peers: Peers, disk: Disk, path: Path, security: Security, feature: str) -> None:
+    uri = security.uri(path)
     if feature == "status":
         told = json.loads(run(peers.command("nbdinfo", "--map", "--json", uri), peers.environment()))
         assert [(each["offset"], each["length"], each["type"]) for each in told] == MAP
@@ -111,21 +118,25 @@ def nbdinfo(peers: Peers, disk: Disk, uri: str, feature: str) -> None:
         assert feature != "extended" or told["extended"]
 
 
-def qemu_img(peers: Peers, disk: Disk, uri: str, feature: str) -> None:
-    copy = disk.place / "copy"
+def qemu_img(peers: Peers, disk: Disk, path: Path, security: Security, feature: str) -> None:
+    copy, objects = disk.place / "copy", security.objects("client")
     if feature == "read":
-        run(peers.command("qemu-img", "convert", "-f", "raw", "-O", "raw", uri, copy), peers.environment())
+        argv = peers.command("qemu-img", "convert", *objects, "-O", "raw", *security.disk(path), copy)
+        run(argv, peers.environment())
         assert digest(copy.read_bytes()) == digest(disk.content)
     elif feature == "write":
         copy.write_bytes(disk.content[::-1])
-        run(peers.command("qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", copy, uri), peers.environment())
+        *options, image = security.disk(path, opts="--target-image-opts", raw="-O")
+        argv = peers.command("qemu-img", "convert", *objects, "-n", "-f", "raw", *options, copy, image)
+        run(argv, peers.environment())
         assert digest(disk.content) == digest(copy.read_bytes())
     else:
-        told = json.loads(run(peers.command("qemu-img", "map", "--output=json", "-f", "raw", uri), peers.environment()))
+        argv = peers.command("qemu-img", "map", "--output=json", *objects, *security.disk(path))
+        told = json.loads(run(argv, peers.environment()))
         assert [(each["start"], each["length"], 0 if each["data"] else 3) for each in told] == MAP
 
 
-def qemu_io(peers: Peers, disk: Disk, uri: str, feature: str) -> None:
+def qemu_io(peers: Peers, disk: Disk, path: Path, security: Security, feature: str) -> None:
     offset, length = ZEROED
     payload = disk.place / "payload"
     payload.write_bytes(disk.payload)
@@ -137,7 +148,8 @@ def qemu_io(peers: Peers, disk: Disk, uri: str, feature: str) -> None:
         "large": [f"read {LARGE[0]} {LARGE[1]}"],
     }
     script = [part for text in commands[feature] for part in ("-c", text)]
-    argv = peers.command("qemu-io", "-f", "raw", *script, uri)
+    *options, image = security.disk(path)
+    argv = peers.command("qemu-io", *security.objects("client"), *options, *script, image)
     if feature in ("read", "large"):
         said = run(argv, peers.environment())
         if feature == "large":
@@ -149,7 +161,7 @@ def qemu_io(peers: Peers, disk: Disk, uri: str, feature: str) -> None:
         outcome(disk, feature, lambda: run(argv, peers.environment()))
 
 
-def fio(peers: Peers, disk: Disk, uri: str, feature: str) -> None:
+def fio(peers: Peers, disk: Disk, path: Path, security: Security, feature: str) -> None:
     modes = {
         "read": ["--rw=randread", "--bs=64k"],
         "write": [
@@ -164,7 +176,8 @@ def fio(peers: Peers, disk: Disk, uri: str, feature: str) -> None:
         "large": ["--rw=read", "--bs=32M"],
     }
     size = [] if feature == "trim" else [f"--size={LARGE[1] if feature == 'large' else SIZE}"]
-    common = ["--name=cell", "--ioengine=nbd", f"--uri={uri}", "--iodepth=16", "--output-format=json", "--thread"]
+    uri = f"--uri={security.uri(path)}"
+    common = ["--name=cell", "--ioengine=nbd", uri, "--iodepth=16", "--output-format=json", "--thread"]
     argv = peers.command("fio", *common, *size, *modes[feature])
 
     def act() -> None:
@@ -176,33 +189,34 @@ def fio(peers: Peers, disk: Disk, uri: str, feature: str) -> None:
     outcome(disk, feature, act) if feature == "trim" else act()
 
 
-def nbd_client(peers: Peers, disk: Disk, uri: str, feature: str) -> None:
-    said = run(["/usr/sbin/nbd-client", "-l", "-u", uri.partition("socket=")[2]], peers.environment())
+def nbd_client(peers: Peers, disk: Disk, path: Path, security: Security, feature: str) -> None:
+    said = run(["/usr/sbin/nbd-client", "-l", "-u", path, *security.nbd_client()], peers.environment())
     assert "[0]" in said or "Negotiation" in said, said
 
 
-def _through(start: Callable[[Peers, Disk, str], list[str]]) -> Callable[[Peers, Disk, str, str], None]:
+def _through(start: Callable[[Peers, Path, Security, Path], list[str]]) -> Cell:
     """A peer that is our client and serves what it gets: our client at its other side shows what came through."""
 
-    def cell(peers: Peers, disk: Disk, uri: str, feature: str) -> None:
-        path = disk.place / "through"
-        with serving(start(peers, disk, uri), path, peers.environment()):
-            our_client.DOES[feature](f"nbd+unix:///?socket={path}", disk)
+    def cell(peers: Peers, disk: Disk, path: Path, security: Security, feature: str) -> None:
+        through = disk.place / "through"
+        with serving(start(peers, path, security, through), through, peers.environment()):
+            our_client.DOES[feature](f"nbd+unix:///?socket={through}", disk)
 
     return cell
 
 
-def _daemon(peers: Peers, disk: Disk, uri: str) -> list[str]:
-    where = uri.partition("socket=")[2]
-    node = f"driver=nbd,node-name=n,discard=unmap,server.type=unix,server.path={where}"
-    return storage_daemon(peers, node, disk.place / "through")
+def _daemon(peers: Peers, path: Path, security: Security, through: Path) -> list[str]:
+    node = f"{security.node(path)},node-name=n,discard=unmap"
+    return storage_daemon(peers, node, through, objects=security.objects("client"))
 
 
-def _nbdkit(peers: Peers, disk: Disk, uri: str) -> list[str]:
-    return peers.nbdkit("-U", disk.place / "through", "nbd", f"uri={uri}")
+def _nbdkit(peers: Peers, path: Path, security: Security, through: Path) -> list[str]:
+    if security.kind == "plain":
+        return peers.nbdkit("-U", through, "nbd", f"uri={security.uri(path)}")
+    return peers.nbdkit("-U", through, "nbd", f"socket={path}", *security.nbdkit_client())
 
 
-CLIENTS: Mapping[str, Callable[[Peers, Disk, str, str], None]] = {
+CLIENTS: Mapping[str, Cell] = {
     "libnbd": libnbd,
     "nbdcopy": nbdcopy,
     "nbdinfo": nbdinfo,

@@ -9,46 +9,50 @@ from contextlib import contextmanager
 
 from benchmarks.servers import wait_for_socket
 from disks import Disk, free_port, run, serving, storage_daemon, until_gone
+from security import Security
 
 from peers import Peers
 
 
 @contextmanager
-def nbdkit(peers: Peers, disk: Disk) -> Iterator[str]:
+def nbdkit(peers: Peers, disk: Disk, security: Security) -> Iterator[str]:
     path = disk.place / "peer"
-    with serving(peers.nbdkit("-U", path, "file", disk.path), path, peers.environment()):
-        yield f"nbd+unix:///?socket={path}"
+    with serving(peers.nbdkit("-U", path, *security.nbdkit(), "file", disk.path), path, peers.environment()):
+        yield security.uri(path)
 
 
 @contextmanager
-def qemu_nbd(peers: Peers, disk: Disk) -> Iterator[str]:
+def qemu_nbd(peers: Peers, disk: Disk, security: Security) -> Iterator[str]:
     path = disk.place / "peer"
-    argv = peers.command("qemu-nbd", "-t", "-k", path, "-f", "raw", "--discard=unmap", disk.path)
+    secured = [] if security.kind == "plain" else [*security.objects("server"), "--tls-creds", "t"]
+    argv = peers.command("qemu-nbd", *secured, "-t", "-k", path, "-f", "raw", "--discard=unmap", disk.path)
     with serving(argv, path, peers.environment()):
-        yield f"nbd+unix:///?socket={path}"
+        yield security.uri(path)
 
 
 @contextmanager
-def qemu_storage_daemon(peers: Peers, disk: Disk) -> Iterator[str]:
+def qemu_storage_daemon(peers: Peers, disk: Disk, security: Security) -> Iterator[str]:
     path = disk.place / "peer"
     node = f"driver=file,node-name=n,discard=unmap,filename={disk.path}"
-    with serving(storage_daemon(peers, node, path), path, peers.environment()):
-        yield f"nbd+unix:///?socket={path}"
+    secured = {"objects": security.objects("server"), "credentials": security.credentials}
+    with serving(storage_daemon(peers, node, path, **secured), path, peers.environment()):
+        yield security.uri(path)
 
 
 @contextmanager
-def nbd_server(peers: Peers, disk: Disk) -> Iterator[str]:
+def nbd_server(peers: Peers, disk: Disk, security: Security) -> Iterator[str]:
     path, settings, pid = disk.place / "peer", disk.place / "settings", disk.place / "pid"
     path.unlink(missing_ok=True)
     settings.write_text(
         f"[generic]\nunixsock = {path}\nport = {free_port()}\nlistenaddr = 127.0.0.1\nallowlist = true\n"
+        f"{security.nbd_server()}"
         f"[disk]\nexportname = {disk.path}\nflush = true\nfua = true\ntrim = true\n"
     )
     run(peers.command("nbd-server", "-C", settings, "-p", pid), peers.environment())
     wait_for_socket(path)
     number = int(pid.read_text())
     try:
-        yield f"nbd+unix:///disk?socket={path}"
+        yield security.uri(path, "disk")
     finally:
         os.kill(number, signal.SIGTERM)
         until_gone(number)

@@ -172,6 +172,15 @@ def test_a_wrong_key_and_an_unknown_user_are_refused(pki, pair, user, newest):
     assert isinstance(server, TlsFailed) and isinstance(client, TlsFailed)
 
 
+@pytest.mark.parametrize("newest", ["", "1.2"], ids=["1.3", "1.2"])
+def test_a_key_is_enough_where_others_have_to_show_a_certificate(pki, pair, newest):
+    ends = pair(
+        serving(pki.server, psk=pki.keys, verify=True),
+        TlsCredentials(serving=False, psk=pki.keys, user="alice", newest=newest),
+    )
+    assert ends.shake() == (None, None)
+
+
 def test_a_client_with_a_key_takes_no_certificate_instead(pki, pair):
     """Whoever knows a certificate does not know the key (T22)."""
     ends = pair(serving(pki.server), TlsCredentials(serving=False, psk=pki.keys, user="alice", verify=True))

@@ -109,6 +109,8 @@ cdef SSL_CTX *keeper_load(TlsKeeper *keeper) noexcept nogil:
     )
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF)
     SSL_CTX_set_num_tickets(context, 0)
+    if keeper.serving:      # in TLS 1.3 a key is a session resumed: where certificates are demanded it needs an id
+        SSL_CTX_set_session_id_context(context, b"omavol", 6)
     SSL_CTX_set_mode(
         context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
     )

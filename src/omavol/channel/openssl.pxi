@@ -77,6 +77,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
     int SSL_CTX_set_max_proto_version(SSL_CTX *context, int version)
     long SSL_CTX_set_mode(SSL_CTX *context, long mode)
     int SSL_CTX_set_num_tickets(SSL_CTX *context, size_t tickets)
+    int SSL_CTX_set_session_id_context(SSL_CTX *context, const unsigned char *id, unsigned int length)
     uint64_t SSL_CTX_set_options(SSL_CTX *context, uint64_t options)
     void SSL_CTX_set_psk_client_callback(
         SSL_CTX *context,

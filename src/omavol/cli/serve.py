@@ -63,7 +63,9 @@ TLS = Group(
     ),
     click.Option(["--tls-psk"], metavar="FILE", help="Lines username:hexkey: the key instead of a certificate."),
     click.Option(
-        ["--tls-verify-client"], is_flag=True, help="Clients have to show a certificate signed by DIR/ca-cert.pem."
+        ["--tls-verify-client"],
+        is_flag=True,
+        help="Clients without a key have to show a certificate signed by DIR/ca-cert.pem.",
     ),
 )
 

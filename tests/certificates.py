@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Authority", "key_file"]
+__all__ = ["Authority", "Pki", "key_file", "made"]
+
+_KEY = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+_OTHER_KEY = "ff" * 32
 
 _CURVE = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
@@ -43,3 +47,38 @@ def key_file(path: Path, **keys: str) -> Path:
     path.write_text("".join(f"{user}:{key}\n" for user, key in keys.items()))
     path.chmod(0o600)
     return path
+
+
+@dataclass(frozen=True)
+class Pki:
+    """Directories by what is in them; `keys` has alice, `wrong_keys` has her with another key and bob."""
+
+    authority: Authority
+    server: Path
+    client: Path
+    stranger: Path  # a client certificate of an authority that nobody knows, and that authority
+    trusting: Path  # ca-cert.pem alone
+    expired: Path
+    elsewhere: Path  # a server certificate for another host
+    keys: Path  # named keys.psk, as qemu wants it, and alone in its directory
+    wrong_keys: Path
+
+
+def made(root: Path) -> Pki:
+    """Everything that the tests of TLS want to have, below `root`."""
+    authority, other = Authority(root / "ca", "the authority"), Authority(root / "other", "a stranger")
+    trusting, keys = root / "trusting", root / "keys"
+    trusting.mkdir()
+    keys.mkdir()
+    shutil.copy(authority.certificate, trusting / "ca-cert.pem")
+    return Pki(
+        authority,
+        server=authority.sign(root / "server", "server"),
+        client=authority.sign(root / "client", "client"),
+        stranger=other.sign(root / "stranger", "client"),
+        trusting=trusting,
+        expired=authority.sign(root / "expired", "server", days=-1),
+        elsewhere=authority.sign(root / "elsewhere", "server", names="DNS:elsewhere.example"),
+        keys=key_file(keys / "keys.psk", alice=_KEY),
+        wrong_keys=key_file(root / "wrong.psk", alice=_OTHER_KEY, bob=_KEY),
+    )
