@@ -1,7 +1,6 @@
 """The checks of TLS, on peers that speak it: forced, at the client's choice, and not at all."""
 
 import shlex
-import subprocess
 
 import pytest
 from judged import failures, judge
@@ -10,22 +9,8 @@ from peers import INSTALLED
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    """A folder as libnbd, nbdkit and qemu want it: an authority, and one certificate for either end."""
-    folder = tmp_path_factory.mktemp("pki")
-
-    def openssl(*arguments):
-        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True, timeout=60, cwd=folder)
-
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl("req", "-x509", *key, "-keyout", "ca-key.pem", "-out", "ca-cert.pem", "-subj", "/CN=authority", "-days", 2)
-    for end in ("server", "client"):
-        openssl("req", *key, "-keyout", f"{end}-key.pem", "-out", f"{end}.csr", "-subj", "/CN=localhost")
-        openssl(
-            *("x509", "-req", "-in", f"{end}.csr", "-CA", "ca-cert.pem", "-CAkey", "ca-key.pem"),
-            *("-CAcreateserial", "-out", f"{end}-cert.pem", "-days", 2),
-        )
-    return folder
+def certificates(pki):
+    return pki.server
 
 
 def tls_outcomes(told):
