@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import click
 
@@ -159,7 +159,7 @@ def _list(uri: Uri, timeout: float) -> Server:
             try:
                 export = session.info(listed.name)
                 if listed.description:
-                    export = replace(export, description=listed.description)
+                    export = export._replace(description=listed.description)
                 shown.append(Shown(uri.with_export(listed.name), export, session.contexts(listed.name)))
             except Refused as error:
                 click.echo(f"omavol info: {error}", err=True)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import click
 
 from omavol.serve.activation import activated, connected
-from omavol.serve.control import ControlServer
 from omavol.serve.errors import ExportRefused, ServeError
-from omavol.serve.incarnation import incarnation
 from omavol.serve.lifetime import Lifetime, notify
 from omavol.serve.limits import own_limits
 from omavol.serve.listeners import Listener, TcpAddress, listen_tcp, listen_unix, listen_vsock
 from omavol.serve.table import ExportTable
 from omavol.serve.tls import Mode, Tls
+
+if TYPE_CHECKING:
+    from omavol.serve.control import ControlServer
 
 __all__ = ["Asked", "Wanted", "run"]
 
@@ -80,9 +81,7 @@ def run(asked: Asked) -> None:
         raise click.ClickException("give the files to serve, or --control SOCK")
     if asked.single and (asked.unix or asked.tcp or asked.vsock or asked.run is not None):
         raise click.ClickException("--single serves standard input alone: no listeners and no --run beside it")
-    # Its socket is gone by then; after --user the directory may not be ours any more, and stays empty.
-    private = TemporaryDirectory(prefix="omavol-", ignore_cleanup_errors=True) if asked.run is not None else None
-    with Lifetime() as lifetime, private or nullcontext("") as folder:
+    with Lifetime() as lifetime, _private(asked) as folder:
         controller: ControlServer | None = None
         table: ExportTable | None = None
         try:
@@ -97,7 +96,7 @@ def run(asked: Asked) -> None:
             for listener in _listen(asked, folder):
                 table.listen(listener)
             if asked.control:
-                controller = ControlServer(asked.control, table, incarnation())
+                controller = _controller(asked.control, table)
             if asked.user:
                 _become(asked.user)
             if asked.exit_with_parent:
@@ -120,6 +119,22 @@ def run(asked: Asked) -> None:
     if failed:
         raise click.ClickException(f"the last sync failed, writes may be lost: {os.strerror(failed)}")
     raise SystemExit(status)
+
+
+def _private(asked: Asked) -> AbstractContextManager[str]:
+    """A directory for the socket of --run; after --user it may not be ours any more, and stays, empty."""
+    if asked.run is None:
+        return nullcontext("")
+    from tempfile import TemporaryDirectory
+
+    return TemporaryDirectory(prefix="omavol-", ignore_cleanup_errors=True)
+
+
+def _controller(path: str, table: ExportTable) -> ControlServer:
+    from omavol.serve.control import ControlServer  # which a server of files named at its start does not need
+    from omavol.serve.incarnation import incarnation
+
+    return ControlServer(path, table, incarnation())
 
 
 def _begin(asked: Asked, table: ExportTable, lifetime: Lifetime) -> None:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from threading import Event
+from typing import TYPE_CHECKING, NamedTuple
 
 from omavol import _fastio
-from omavol.copy.digests import Digests
 from omavol.copy.ends import NULL, End, open_destination, open_source
 from omavol.copy.errors import CopyError
 from omavol.copy.extents import allocation_of
 from omavol.copy.plan import Work, plan
 from omavol.copy.reconnect import Attempts, reopen, without
+
+if TYPE_CHECKING:
+    from omavol.copy.digests import Digests
 
 __all__ = ["Counters", "Job", "Options", "Result", "replicate"]
 
@@ -34,8 +36,7 @@ _IN_FLIGHT_HERE = 3 * 1024 * 1024
 _IN_FLIGHT_FAR = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """How to copy. `rate` is bytes a second, 0 without a limit; `timeout` seconds without progress at one end.
 
     `destination_is_zero`: zeroes are not sent; `allocated`: they are sent so that the destination provisions them.
@@ -54,8 +55,7 @@ class Options:
     flush_every: int = FLUSH_EVERY
 
 
-@dataclass(frozen=True)
-class Counters:
+class Counters(NamedTuple):
     """Bytes: `done` of `planned` are acknowledged; read, sent and zero count what really moved.
 
     `reconnects` counts connections made anew, `bytes_again` what was begun or acknowledged before and due again then.
@@ -70,8 +70,7 @@ class Counters:
     bytes_again: int = 0
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """A finished copy: every byte was acknowledged. `flushed` is False only where the destination offers no flush."""
 
     size: int
@@ -126,7 +125,7 @@ class Job:
             counters=self.counters(),
             seconds=time.monotonic() - begun,
             flushed=loop.flushed,
-            digests=Digests(source.size, loop.records()) if options.digests else None,
+            digests=_digests(source.size, loop) if options.digests else None,
         )
 
     def _plan(self, source: End, destination: End) -> list[Work]:
@@ -148,7 +147,7 @@ class Job:
             so_far = self.counters()
             loop = self._loop_over(ends, sorted([*again, *rest]), without(loop.records(), again))
             bytes_again = so_far.bytes_again + sum(length for _, length, _ in again)
-            self._go(replace(so_far, reconnects=so_far.reconnects + 1, bytes_again=bytes_again), loop)
+            self._go(so_far._replace(reconnects=so_far.reconnects + 1, bytes_again=bytes_again), loop)
         return loop
 
     def _go(self, before: Counters, loop: _fastio.CopyLoop) -> None:
@@ -246,6 +245,12 @@ class Job:
             before.reconnects,
             before.bytes_again,
         )
+
+
+def _digests(size: int, loop: _fastio.CopyLoop) -> Digests:
+    from omavol.copy.digests import Digests  # which a copy without them does not need
+
+    return Digests(size, loop.records())
 
 
 def replicate(

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from omavol.copy.digests import Record
 from omavol.copy.ends import End, open_destination, open_source
 from omavol.copy.errors import CopyError
 from omavol.copy.plan import Work
@@ -19,7 +17,6 @@ __all__ = ["Attempts", "reopen", "without"]
 _LONGEST = 60.0  # seconds between two attempts
 
 
-@dataclass
 class Attempts:
     """How often a lost connection is made anew: `most` times in a row, without getting anywhere in between.
 
@@ -33,10 +30,11 @@ class Attempts:
     1.0
     """
 
-    most: int
-    delay: float
-    number: int = 0
-    _least: int | None = field(default=None)
+    def __init__(self, most: int, delay: float) -> None:
+        self.most = most
+        self.delay = delay
+        self.number = 0
+        self._least: int | None = None
 
     def next(self, due: int) -> float | None:
         """Seconds to wait before the next attempt; None: enough."""
@@ -48,6 +46,8 @@ class Attempts:
 
 def without(packed: bytes, again: Sequence[Work]) -> bytes:
     """Digest records, packed as the loops have them, but for those of ranges that are sent again."""
+    from omavol.copy.digests import Record  # which a copy that loses nothing does not need
+
     starts = [offset for offset, _, _ in again]
     kept = bytearray()
     for at in range(0, len(packed), Record.SIZE):

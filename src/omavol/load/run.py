@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from omavol._fastio import LoadLoop
 from omavol.load.times import Times
-from omavol.nbd.client import ALLOCATION, Connection, connect
+from omavol.nbd.client import ALLOCATION, connect
+from omavol.nbd.connection import Connection
 from omavol.nbd.errors import Breach, Disconnected, NbdError, NotAllowed, NotOffered, RequestFailed, TimedOut
 from omavol.nbd.handshake import Export, Wish
 from omavol.nbd.transport import Transport

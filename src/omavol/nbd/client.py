@@ -9,16 +9,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from omavol import _wire
-from omavol.nbd.connection import Connection
 from omavol.nbd.errors import Disconnected, Downgraded, NbdError, NotAllowed, Refused, UnknownExport
 from omavol.nbd.handshake import Export, Fault, Goal, Listed, Next, Seen, Wish, breach, refusal
 from omavol.nbd.transport import Transport
 from omavol.nbd.uri import Uri, parse
 from omavol.nbd.wire import DEFAULT_MAXIMUM, Option, TransmissionFlag
 
-__all__ = ["ALLOCATION", "TIMEOUT", "Connection", "Negotiation", "connect", "negotiate"]
+if TYPE_CHECKING:
+    from omavol.nbd.connection import Connection
+
+__all__ = ["ALLOCATION", "TIMEOUT", "Negotiation", "connect", "negotiate"]
 
 ALLOCATION = "base:allocation"
 TIMEOUT = 30.0  # seconds
@@ -145,13 +148,20 @@ class Negotiation:
 
     def go(self, export: str) -> Connection:
         """Enter an export; this session becomes the connection."""
+        from omavol.nbd.connection import Connection  # the requests and answers, which a loop in C has of its own
+
+        entered, transport = self.enter(export)
+        return Connection(transport, self.uri.with_export(export), entered, self._machine.fixed)
+
+    def enter(self, export: str) -> tuple[Export, Transport]:
+        """Enter an export for a loop of the extension modules, which now owns the transport; this session is over."""
         seen = self._ask(Goal.GO, export)
         transport = self._open()
         entered = self._export(export, seen)
         if self._pending:
             raise self._broken(Fault.UNASKED, transport)
         self._transport = None
-        return Connection(transport, self.uri.with_export(export), entered, self._machine.fixed)
+        return entered, transport
 
     def close(self) -> None:
         """Leave by ABORT where the server still listens (C7); never raises for what the server does meanwhile."""

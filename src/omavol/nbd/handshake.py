@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from enum import IntEnum
+from types import MappingProxyType
+from typing import NamedTuple
 
 from omavol.nbd.errors import Breach, NbdError, NotFixed, Refused, UnknownExport
 from omavol.nbd.wire import DEFAULT_MAXIMUM, Form, OptionError, TransmissionFlag
@@ -115,16 +117,14 @@ _REFUSALS: dict[OptionError, tuple[str, str | None]] = {
 }
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(NamedTuple):
     """One export of a server's list."""
 
     name: str
     description: str = ""
 
 
-@dataclass(frozen=True)
-class Export:
+class Export(NamedTuple):
     """What a server tells of an export: sizes in bytes; `block_sizes_told` is False where they are the defaults.
 
     `structured`: replies come in chunks. `extended`: headers are extended, with lengths of 64 bits.
@@ -140,7 +140,7 @@ class Export:
     block_sizes_told: bool = False
     canonical_name: str | None = None
     description: str | None = None
-    contexts: dict[str, int] = field(default_factory=dict)
+    contexts: Mapping[str, int] = MappingProxyType({})
     extended: bool = False
 
     @property

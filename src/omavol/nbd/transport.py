@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -108,6 +109,11 @@ class Transport:
         from omavol.nbd.tls import secure  # which a plain connection does not need
 
         self.socket = secure(self.socket, uri, max(0.0, deadline - time.monotonic()))
+
+    def widen(self, size: int) -> None:
+        """Ask for a send buffer of `size` bytes; a system that does not grant it is no failure."""
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.socket.fileno())) as duplicate:
+            duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
     @property
     def channel(self) -> SecureChannel | None:

@@ -7,7 +7,7 @@ tls-certificates, tls-psk-file, tls-username, tls-verify-peer, tls-hostname (nbd
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 from urllib.parse import SplitResult, quote, quote_from_bytes, unquote_to_bytes, urlsplit
 
 from omavol.nbd.errors import BadUri
@@ -21,8 +21,7 @@ _SAFE = "/:@!$()*,~-._"  # in a query
 MAXIMUM_SOCKET_PATH = 107  # bytes; unix(7): sun_path is 108 with its NUL
 
 
-@dataclass(frozen=True)
-class Security:
+class Security(NamedTuple):
     """How a session is secured; empty: the usual files, the host's own name, this user's name.
 
     `certificates` is a directory, `psk_file` a path. `verify_peer` False: whoever answers is believed.
@@ -46,8 +45,7 @@ class Security:
         return [f"{key}={quote_from_bytes(os.fsencode(value), safe=_SAFE)}" for key, value in given.items() if value]
 
 
-@dataclass(frozen=True)
-class Uri:
+class Uri(NamedTuple):
     """Where an export is: a TCP host and port, the path of a unix socket, or a vsock context id and port; and its name.
 
     >>> str(parse("nbd://localhost"))
@@ -86,7 +84,7 @@ class Uri:
 
     def with_export(self, name: str) -> Uri:
         """The same server, another export."""
-        return replace(self, export=name)
+        return self._replace(export=name)
 
 
 def is_uri(text: str) -> bool:
@@ -115,7 +113,7 @@ def parse(text: str) -> Uri:
         raise BadUri(f"{text!r} has a fragment; write # in a name as %23")
     export = _export(parts, text)
     found = _READERS[scheme.replace("nbds", "nbd", 1)](parts, text, export)
-    return replace(found, tls=_security(parts, text)) if scheme.startswith("nbds") else found
+    return found._replace(tls=_security(parts, text)) if scheme.startswith("nbds") else found
 
 
 def _security(parts: SplitResult, text: str) -> Security:

@@ -7,11 +7,14 @@ import os
 import select
 import signal
 import socket
-import subprocess
 from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from omavol.serve.errors import ServeError
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = ["Lifetime", "notify"]
 
@@ -54,6 +57,8 @@ class Lifetime:
 
     def run(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
         """Start a command with no signal blocked, and end with it."""
+        import subprocess  # which few servers need
+
         self._listen_to_signals()
         self._command = subprocess.Popen(argv, env=environment)
         self._hold(os.pidfd_open(self._command.pid))

@@ -69,7 +69,7 @@ class ExportTable:
     def listen(self, listener: Listener) -> None:
         """Accept from a listener; its socket is the server's from now on, its file is removed by `stop`."""
         if self.tls.mode == Mode.REQUIRE:
-            listener = replace(listener, uri=replace(listener.uri, tls=Security()))
+            listener = replace(listener, uri=listener.uri._replace(tls=Security()))
         self._listeners.append(listener)
         self._server.listen(listener.socket.detach())
 

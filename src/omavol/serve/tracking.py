@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import re
 import stat
@@ -72,6 +71,8 @@ class Disk:
         facts = os.fstat(descriptor)
         if not stat.S_ISBLK(facts.st_mode):
             return cls(f"file:{facts.st_ino}", divmod(facts.st_mtime_ns, 10**9))
+        import hashlib  # which a file does not need
+
         place = Path(f"/sys/dev/block/{os.major(facts.st_rdev)}:{os.minor(facts.st_rdev)}")
         for name in ("dm/uuid", "wwid", "serial", "device/wwid", "loop/backing_file"):
             with contextlib.suppress(OSError):

@@ -6,16 +6,15 @@ Its EXAMPLES end `--help`; all of them go into the page that `pages` writes (man
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 __all__ = ["Section", "epilog", "sections"]
 
 EXAMPLES = "EXAMPLES"
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A title and what stands under it: (is it verbatim, its lines), in order."""
 
     title: str

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
-from omavol.nbd import client
+from omavol.nbd import client, connection
 from omavol.nbd.aio.connection import Connection
 from omavol.nbd.errors import Breach
 from omavol.nbd.handshake import Wish
@@ -63,7 +63,7 @@ async def connect(
     return Connection([each.release() for each in entered], where, export, entered[0].fixed, in_flight)
 
 
-async def _in_a_thread(enter: partial[client.Connection]) -> client.Connection:
+async def _in_a_thread(enter: partial[connection.Connection]) -> connection.Connection:
     """The name's resolution and the handshake, a few short exchanges, block a thread of their own.
 
     A caller that is cancelled meanwhile leaves a thread that ends within the timeout and closes what it opened.
@@ -78,6 +78,6 @@ async def _in_a_thread(enter: partial[client.Connection]) -> client.Connection:
         raise
 
 
-def _discard(entering: Future[client.Connection]) -> None:
+def _discard(entering: Future[connection.Connection]) -> None:
     if not entering.cancelled() and entering.exception() is None:
         entering.result().close()
