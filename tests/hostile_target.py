@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import ssl
 import struct
 import subprocess
 import tempfile
@@ -16,9 +17,10 @@ from pathlib import Path
 
 from benchmarks.servers import OMAVOL
 
+from certificates import Pki
 from omavol.nbd.wire import Command, Option
 from omavol.serve.client import ControlClient
-from raw_client import Raw
+from raw_client import Raw, trusting
 
 MIB = 1 << 20
 SIZE = 4 * MIB
@@ -26,7 +28,7 @@ ENDS_WITHIN = 8.0  # seconds from SIGTERM: the drain's 2 s, and room for a busy 
 GROWTH = (512 if "ASAN_OPTIONS" in os.environ else 24) * MIB  # private memory that may stay after all tests here:
 # workers' buffers and what malloc keeps, about 15 MiB; a sanitizer keeps what was freed
 FLAGS = struct.pack(">I", 3)
-FLAVOURS = ("file", "null", "read-only", "with-control")
+FLAVOURS = ("file", "null", "read-only", "with-control", "tls")
 EXPORT = {"with-control": "disk"}
 
 
@@ -38,6 +40,7 @@ class Target:
     process: subprocess.Popen[str]
     socket: Path
     image: Path | None
+    pki: Pki | None = None  # of the flavour that demands TLS
     level: int = 0  # its private memory when it had served its first client
 
     @property
@@ -52,8 +55,13 @@ class Target:
     def writable(self) -> bool:
         return self.flavour != "read-only"
 
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """What a client enters inside of."""
+        return trusting(self.pki.trusting / "ca-cert.pem") if self.pki else None
+
     def client(self, *, enter: bool = True, **options: bool) -> Raw:
-        return Raw(self.socket, self.export, enter=enter, **options)
+        return Raw(self.socket, self.export, enter=enter, tls=self.tls, **options)
 
     def content(self) -> bytes:
         return self.image.read_bytes() if self.image else bytes(SIZE)
@@ -75,7 +83,8 @@ class Target:
 
 
 @contextmanager
-def started(flavour: str) -> Iterator[Target]:
+def started(flavour: str, *options: str, pki: Pki | None = None) -> Iterator[Target]:
+    """Serve with more options; `pki` is for the flavour "tls" alone."""
     place = Path(tempfile.mkdtemp(prefix="oma-", dir="/tmp"))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, place)
@@ -86,15 +95,18 @@ def started(flavour: str) -> Iterator[Target]:
             "null": [f"null:{SIZE}"],
             "read-only": ["-r", image],
             "with-control": ["--control", place / "control"],
+            "tls": ["--tls", "require", "--tls-certificates", pki.server if pki else "", image],
         }
-        argv = [OMAVOL, "serve", "--unix", str(place / "s"), *map(str, arguments[flavour])]
+        argv = [OMAVOL, "serve", "--unix", str(place / "s"), *options, *map(str, arguments[flavour])]
         process = stack.enter_context(subprocess.Popen(argv, stdout=subprocess.PIPE, text=True))
         stack.callback(process.kill)
         assert process.stdout is not None and process.stdout.readline(), "it ended before it listened"
         if flavour == "with-control":
             with ControlClient(place / "control", timeout=20) as control, image.open("r+b") as file:
                 control.add(EXPORT[flavour], file.fileno(), SIZE)
-        yield Target(flavour, process, place / "s", None if flavour == "null" else image)
+        yield Target(
+            flavour, process, place / "s", None if flavour == "null" else image, pki if flavour == "tls" else None
+        )
 
 
 def descriptors_of(target: Target) -> int:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import ssl
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from omavol.nbd.wire import Chunk as ChunkType
 from omavol.nbd.wire import Command, CommandFlag, Option, TransmissionFlag
 
-__all__ = ["ACK", "DONE", "META_CONTEXT", "SERVER", "Chunk", "Raw", "until"]
+__all__ = ["ACK", "DONE", "META_CONTEXT", "SERVER", "Chunk", "Raw", "trusting", "until"]
 
 LIMIT = 20.0
 DONE = 1
@@ -34,7 +37,10 @@ class Chunk:
 
 
 class Raw:
-    """A connection past its handshake, unless `enter` is false; `contexts` are names, or true for base:allocation."""
+    """A connection past its handshake, unless `enter` is false; `contexts` are names, or true for base:allocation.
+
+    With `tls` it enters inside TLS; what TLS refuses then is a ConnectionError, what would wait a BlockingIOError.
+    """
 
     def __init__(
         self,
@@ -45,10 +51,12 @@ class Raw:
         extended: bool = False,
         contexts: bool | tuple[str, ...] = False,
         enter: bool = True,
+        tls: ssl.SSLContext | None = None,
     ):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(LIMIT)
         self.socket.connect(str(path))
+        self.tls = tls
         self.structured, self.extended = structured or extended, extended
         self.ids: dict[str, int] = {}
         if enter:
@@ -61,12 +69,14 @@ class Raw:
         self.socket.close()
 
     def say(self, *data: bytes) -> None:
-        self.socket.sendall(b"".join(data))
+        with _told():
+            self.socket.sendall(b"".join(data))
 
     def hear(self, size: int) -> bytes:
         heard = bytearray()
         while len(heard) < size:
-            data = self.socket.recv(min(size - len(heard), 1 << 20))
+            with _told():
+                data = self.socket.recv(min(size - len(heard), 1 << 20))
             if not data:
                 raise ConnectionResetError("the server left")
             heard += data
@@ -75,7 +85,8 @@ class Raw:
     def hears_the_end(self) -> bool:
         """Whether the server closes, with nothing said before."""
         try:
-            return self.socket.recv(1) == b""
+            with _told():
+                return self.socket.recv(1) == b""
         except ConnectionResetError:
             return True
 
@@ -88,9 +99,28 @@ class Raw:
             answers.append((kind, self.hear(length)))
         return answers
 
-    def enter(self, export: str, contexts: bool | tuple[str, ...]) -> None:
+    def start_tls(self) -> None:
+        """The greeting, STARTTLS and its ACK: what comes next has to be TLS."""
         self.hear(18)
         self.say(struct.pack(">I", 3))
+        assert self.option(Option.STARTTLS)[-1][0] == ACK
+
+    def secure(self, tls: ssl.SSLContext) -> None:
+        """Go on inside TLS; where the handshake fails, ConnectionResetError."""
+        with _told():
+            self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
+
+    def greet(self) -> None:
+        """As far as the first option, which is asked inside TLS if that is wanted."""
+        if self.tls is None:
+            self.hear(18)
+            self.say(struct.pack(">I", 3))
+        else:
+            self.start_tls()
+            self.secure(self.tls)
+
+    def enter(self, export: str, contexts: bool | tuple[str, ...]) -> None:
+        self.greet()
         name = struct.pack(">I", len(export.encode())) + export.encode()
         if self.extended:
             assert self.option(Option.EXTENDED_HEADERS)[-1][0] == ACK
@@ -156,6 +186,25 @@ class Raw:
                 at = struct.unpack(">Q", chunk.payload[:8])[0] - offset
                 data[at : at + len(chunk.payload) - 8] = chunk.payload[8:]
         return bytes(data)
+
+
+def trusting(authority: Path, **versions: ssl.TLSVersion) -> ssl.SSLContext:
+    """A client's end of TLS that knows one authority; `versions` are attributes of the context."""
+    context = ssl.create_default_context(cafile=str(authority))
+    for name, version in versions.items():
+        setattr(context, name, version)
+    return context
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What TLS says of a socket, in a socket's own words."""
+    try:
+        yield
+    except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+        raise BlockingIOError from error
+    except ssl.SSLError as error:
+        raise ConnectionResetError(str(error)) from error
 
 
 def until(condition: Callable[[], bool], limit: float = 10.0) -> None:

@@ -14,17 +14,17 @@ from raw_client import until
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[str], Target]]:
+def start(pki) -> Iterator[Callable[..., Target]]:
     """Start a server of one's own."""
     with ExitStack() as stack:
-        yield lambda flavour: stack.enter_context(started(flavour))
+        yield lambda flavour, *options: stack.enter_context(started(flavour, *options, pki=pki))
 
 
 @pytest.fixture(scope="package", params=FLAVOURS)
-def target(request) -> Iterator[Target]:
+def target(request, pki) -> Iterator[Target]:
     """The server that all tests of this room ill-treat in turn, and that ends in order after all of them."""
     own_limits()
-    with started(request.param) as served:
+    with started(request.param, pki=pki) as served:
         with served.client() as first:
             assert first.read(0, SIZE) == served.content()
         served.level = served.private()

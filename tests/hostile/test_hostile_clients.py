@@ -66,8 +66,8 @@ def test_h11_an_option_of_4_gib_ends_its_connection(target, unharmed):
     """It is neither allocated nor read to its end (CVE-2017-15119): the server closes first."""
     for number in (*Option, 4, 77, 0, 2**32 - 1):
         with target.client(enter=False) as client:
-            client.hear(18)
-            client.say(FLAGS, option(number, 2**32 - 1, b"x" * 4096))
+            client.greet()
+            client.say(option(number, 2**32 - 1, b"x" * 4096))
             with suppress(ConnectionResetError):
                 while client.socket.recv(1 << 20):
                     pass
@@ -91,7 +91,8 @@ def test_a_flood_of_options_ends_its_connection(target, unharmed):
     """100,000 options that are all refused; then as many that are all granted. The replies are not read."""
     for data in (option(77, 0), option(Option.STRUCTURED_REPLY, 0), option(Option.LIST, 0)):
         with target.client(enter=False) as client, suppress(ConnectionError):
-            client.say(FLAGS, data * 100_000)
+            client.greet()
+            client.say(data * 100_000)
             raise AssertionError("all of it was taken")
 
 
@@ -163,12 +164,12 @@ def test_h6_h16_names_that_are_no_names(target, unharmed):
     """Too long, with NUL, not UTF-8, longer than the option that has them (CVE-2022-26496, CVE-2017-15118)."""
     for name in (b"n" * 4096, b"n" * 4097, b"n" * 16384, b"a\0b", b"\xff\xfe", b"\xed\xa0\x80"):
         with target.client(enter=False) as client:
-            client.hear(18)
-            client.say(FLAGS)
+            client.greet()
             for number in (Option.GO, Option.INFO):
                 data = struct.pack(">I", len(name)) + name + bytes(2)
                 assert client.option(number, data)[-1][0] >= 2**31
                 assert client.option(number, struct.pack(">I", 2**32 - 1) + name[:10])[-1][0] >= 2**31
             assert client.option(Option.INFO, go(target.export))[-1][0] == 1
-            client.say(option(Option.EXPORT_NAME, len(name), name))
+            with suppress(ConnectionError):  # the end may come before all is said
+                client.say(option(Option.EXPORT_NAME, len(name), name))
             assert client.hears_the_end()

@@ -30,14 +30,19 @@ READS = tuple(text for text in QEMU_IO if "read" in text or "map" in text or "fl
 
 def clients(target: Target) -> dict[str, list[str]]:
     """The command of each client that can work on this export."""
-    uri = URI.format(export=target.export)
+    uri, disk = URI.format(export=target.export), ["-f", "raw"]
+    qemu = uri
+    if target.pki:
+        uri = f"nbds{uri.removeprefix('nbd')}&tls-certificates={target.pki.trusting}"
+        disk = ["--object", f"tls-creds-x509,id=t,endpoint=client,dir={target.pki.trusting}", "--image-opts"]
+        qemu = "driver=nbd,server.type=unix,server.path={proxy},tls-creds=t,tls-hostname=localhost"
     script = [part for text in (QEMU_IO if target.writable else READS) for part in ("-c", text)]
     mode = [] if target.writable else ["-r"]
     return {
         "nbdinfo": ["nbdinfo", "--map", uri],
         "nbdcopy": ["nbdcopy", "--connections=1", uri, "null:"],
-        "qemu-io": ["qemu-io", *mode, "-f", "raw", *script, uri],
-        "qemu-img": ["qemu-img", "map", "-f", "raw", "--output=json", uri],
+        "qemu-io": ["qemu-io", *mode, *disk, *script, qemu],
+        "qemu-img": ["qemu-img", "map", *disk, "--output=json", qemu],
     }
 
 
