@@ -74,6 +74,7 @@ class FakeVolumes:
         self.operations: dict[str, Operation] = {}
         self.keys: dict[str, str] = {}
         self.digests: dict[str, bytes] = {}
+        self.refuse_once: dict[str, tuple[int, str]] = {}
         self.refuse: dict[str, tuple[int, str]] = {}
         self.asked: list[str] = []
         volume, session = f"{V1}/volumes/{{volume}}", f"{V1}/volumes/{{volume}}/sessions/{{session}}"
@@ -94,6 +95,8 @@ class FakeVolumes:
 
     def _enter(self, what):
         self.asked.append(what)
+        if what in self.refuse_once:
+            raise Refused(*self.refuse_once.pop(what))
         if what in self.refuse:
             raise Refused(*self.refuse[what])
 

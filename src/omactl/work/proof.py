@@ -26,7 +26,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Proving:
-    """Both steps may be done again: a proved session is left alone, a proof has a key, committing twice is no error."""
+    """Both steps may be done again: a proved session is left alone, committing twice is no error.
+
+    A proof has no key: the service finds the one under way by its session and point, and a key would find one that has
+    failed, for as long as it is asked.
+    """
 
     peers: Peers
     settings: Settings
@@ -60,7 +64,7 @@ class Proving:
             if session.state is SessionState.OPEN and level is ProofLevel.DIGEST:
                 await self._carry_digests(plan, client, disk, session)
             if session.state is not SessionState.PROVED:
-                operation = await volumes.prove(volume_id, session_id, claim, key=f"{plan.job.id}/{session_id}/prove")
+                operation = await volumes.prove(volume_id, session_id, claim)
                 await volumes.wait(operation, self.settings.timing.prove)
         return replace(disk, proof=level.value)
 

@@ -83,6 +83,14 @@ async def test_a_copy_that_differs_fails_and_the_next_one_is_full(world):
     assert {target.base_point for target in world.agent.requests[again.id].nbd_targets} == {None}
 
 
+async def test_a_proof_that_failed_because_the_server_was_away_is_begun_anew(world):
+    world.volumes.refuse_once["prove"] = (503, "server_away")
+    await world.restart(patience=5)
+    job = await world.ended(await world.replicate())
+    assert job.status is JobStatus.COMPLETED, job.error_details
+    assert [disk.holds for disk in await world.disks()] == [Holds.POINT] * 2
+
+
 async def test_disks_at_different_points_are_no_copy_of_a_machine(world):
     world.agent.autopilot = False
     job = await world.replicate()
