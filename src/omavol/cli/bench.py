@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +10,7 @@ import click
 from omavol.cli.grouped import Group, GroupedCommand
 from omavol.cli.nbdtool import fail, seconds
 from omavol.nbd.errors import NbdError, NotAllowed
+from omavol.schema.sizes import parse_size
 
 if TYPE_CHECKING:  # the loops are loaded when a load begins
     from omavol.load import Result, Times
@@ -19,20 +19,20 @@ __all__ = ["command"]
 
 _OPERATIONS = ("randread", "randwrite", "randrw", "read", "write", "status", "connect")
 _PERCENTILES = (50.0, 90.0, 99.0, 99.9)
-_SUFFIXES = {"": 0, "k": 10, "m": 20}
+_MOST_SIZE = 32 << 20  # bytes of a request
 _LIMITED = 0.95  # share of a processor from which the client may be what limits
 
 
 class Size(click.ParamType[int]):
-    """Bytes, with a suffix K or M of 1024."""
+    """Bytes of a request, with a suffix K or M of 1024."""
 
     name = "bytes"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d{1,9})([km]?)", value.lower())
-        if not match or not 0 < (size := int(match[1]) << _SUFFIXES[match[2]]) <= 32 << 20:
+        size = parse_size(value, least=1, most=_MOST_SIZE)
+        if size is None:
             self.fail(f"{value!r} is no size from 1 to 32M, such as 4k", param, ctx)
         return size
 

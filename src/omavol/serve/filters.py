@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from omavol.nbd.wire import Command, Error
+from omavol.schema.sizes import parse_size
 from omavol.serve.errors import ServeError
 
 if TYPE_CHECKING:  # the stub's name for a shape
@@ -34,7 +35,6 @@ OPEN = 8  # where a delay keeps the time that entering the export takes: no comm
 _EVERY_COMMAND = tuple(COMMANDS.values())
 
 _TIMES = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0}
-_SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 class BadFilter(ServeError):
@@ -179,10 +179,10 @@ def _time(text: str) -> float:
 
 
 def _size(text: str) -> int:
-    match = re.fullmatch(r"(\d{1,19})([KMGT]?)", text.upper(), re.ASCII)
-    if match is None or int(match[1]) * _SIZES[match[2]] >= 2**63:
+    size = parse_size(text)
+    if size is None:
         raise _Unreadable(f"{text!r} is no number of bytes")
-    return int(match[1]) * _SIZES[match[2]]
+    return size
 
 
 def _range(text: str) -> tuple[int, int]:

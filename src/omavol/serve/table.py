@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from omavol._fastio import Server, TableError
 from omavol.nbd.uri import Security
 from omavol.schema.control import ServedExport, TlsCounts
+from omavol.schema.sizes import parse_size
 from omavol.serve.errors import ExportRefused
 from omavol.serve.filters import parse_all
 from omavol.serve.limits import Limits
@@ -30,7 +31,6 @@ __all__ = ["ExportTable", "disk_size", "null_size", "open_disk"]
 
 NULL = -1  # the descriptor of a disk that reads as zeroes and drops what is written
 _BLKROGET = 0x125E  # linux/fs.h
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
 
 
 class ExportTable:
@@ -279,12 +279,10 @@ def null_size(text: str) -> int:
     >>> null_size("null:1T")
     1099511627776
     """
-    number, unit = text.removeprefix("null:"), ""
-    if number[-1:].upper() in _UNITS:
-        number, unit = number[:-1], number[-1:].upper()
-    if not (number.isascii() and number.isdigit() and int(number) * _UNITS[unit] < 2**63):
+    size = parse_size(text.removeprefix("null:"))
+    if size is None:
         raise ExportRefused("unusable", f"{text} does not say how large the disk is", "Write null:SIZE, as null:64G.")
-    return int(number) * _UNITS[unit]
+    return size
 
 
 def _read_only_advice(path: str) -> str:
