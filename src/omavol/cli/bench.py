@@ -80,12 +80,6 @@ TIME = Group(
 
 OUTPUT = Group("Output", click.Option(["--json"], is_flag=True, help="Print JSON; omavol-bench(1) has its fields."))
 
-EXAMPLES = (
-    ("omavol bench nbd://localhost --depth 64", "Random reads of 4 KiB on one connection, 64 in flight."),
-    ("omavol bench nbd://localhost/a --op read --size 256k --depth 8 --connections 4", "Sequential reads."),
-    ("omavol bench nbd://localhost/scratch --op randrw --mix 70 --depth 32 --write", "Overwrites what is there."),
-)
-
 
 def _run(uri: str, op: str, mix: int, write: bool, json: bool, **options: Any) -> None:
     from omavol.load import Load, run
@@ -108,7 +102,6 @@ command = GroupedCommand(
     "bench",
     params=[click.Argument(["uri"])],
     groups=(WORK, CONNECTIONS, TIME, OUTPUT),
-    examples=EXAMPLES,
     callback=_run,
     help="""Load an NBD server and tell how fast it answers: requests and bytes a second, and latencies.
 

@@ -56,17 +56,6 @@ OUTPUT = Group(
     click.Option(["--strict"], is_flag=True, help="Exit 1 also where a SHOULD or a plain statement failed."),
 )
 
-EXAMPLES = (
-    ("omavol conformance nbd://localhost/web01", "Judge a server without writing to its export."),
-    (
-        "omavol conformance --server 'nbdkit -f -U {socket} file {image}'",
-        "Start a server on an image made for it, judge all of it, and start it again where it dies.",
-    ),
-    ("omavol conformance --client 'nbdcopy {uri} null:'", "Judge a client that reads."),
-    ("omavol conformance --client 'nbdcopy {image} {uri}'", "Judge a client that writes; {image} fits the export."),
-    ("omavol conformance --rule H16,X9 --json nbd://localhost", "Two rules, for a program."),
-)
-
 
 def _run(**fields: Any) -> None:
     from omavol.cli import judging  # what a `--help` does not need is imported when it runs
@@ -78,7 +67,6 @@ command = GroupedCommand(
     "conformance",
     params=[click.Argument(["uri"], required=False)],
     groups=(TARGETS, TLS, CHOICE, HOW, OUTPUT),
-    examples=EXAMPLES,
     callback=_run,
     help="""Judge an NBD server, or a client, by the words of the protocol document, a line a rule.
 

@@ -1,4 +1,4 @@
-"""A command whose `--help` puts its options under headings and ends with examples, as the manuals of its peers do."""
+"""A command whose `--help` puts its options under headings, as the manuals of its peers do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Group:
 
 
 class GroupedCommand(click.Command):
-    """Takes `groups` beside what a command takes; `examples` are pairs of a line and what it does."""
+    """Takes `groups` beside what a command takes."""
 
     def __init__(
         self,
@@ -31,13 +31,11 @@ class GroupedCommand(click.Command):
         *,
         params: Sequence[click.Parameter] = (),
         groups: Sequence[Group] = (),
-        examples: Sequence[tuple[str, str]] = (),
         **options: Any,
     ) -> None:
         grouped = [option for group in groups for option in group.options]
         super().__init__(name, params=[*params, *grouped], **options)
         self.groups = groups
-        self.examples = examples
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The groups, then what stands in none of them (`--help`)."""
@@ -49,11 +47,3 @@ class GroupedCommand(click.Command):
             if records:
                 with formatter.section(title):
                     formatter.write_dl(records)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        if self.examples:
-            with formatter.section("Examples"):
-                for line, text in self.examples:
-                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
-                    with formatter.indentation():
-                        formatter.write_text(text)

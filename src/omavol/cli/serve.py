@@ -108,16 +108,6 @@ LIMITS = Group(
     ),
 )
 
-EXAMPLES = (
-    ("omavol serve disk.img", "The file as the default export at nbd://localhost:10809/."),
-    ("omavol serve --tls require --tls-certificates /etc/pki/oma disk.img", "The same, encrypted, for nbds://."),
-    ("omavol serve --unix /run/d.sock -r a=one.img b=/dev/sdb", "Two exports by name, for reading, on a unix socket."),
-    ("omavol serve --run 'nbdcopy \"$uri\" copy.img' disk.img", "A server for as long as one command runs."),
-    ("omavol serve --control c.sock --track web01.points disk.img", "What changes is kept, for incremental copies."),
-    ("nbdinfo -- [ omavol serve -r disk.img ]", "Started by its client, by socket activation."),
-    ("omavol serve --filter delay:10ms --filter error:EIO,write,every=100 d.img", "A slow disk that fails at times."),
-)
-
 
 def _run(**fields: Any) -> None:
     from omavol.cli import serving  # what a `--help` does not need is imported when serving begins
@@ -129,7 +119,6 @@ command = GroupedCommand(
     "serve",
     params=[click.Argument(["exports"], nargs=-1, metavar="[NAME=]PATH...")],
     groups=(EXPORTS, FILTERS, LISTENING, TLS, PROCESS, LIMITS),
-    examples=EXAMPLES,
     callback=_run,
     help="""Serve files and block devices by NBD, and print the URI of each.
 

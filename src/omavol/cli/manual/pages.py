@@ -52,18 +52,11 @@ def _page(context: click.Context, command: click.Command, page: str, line: str, 
         out += [".SH OPTIONS", *options]
     if isinstance(command, click.Group):
         out += list(_commands(context, command, key))
-    for section in _texts(command, key) if key else ():
+    for section in sections(key) if key else ():
         out += _section(section)
     others = [name for name in ("omavol", *(f"omavol-{name}" for name in sorted(COMMANDS))) if name != page]
     out += [".SH SEE ALSO", ",\n".join(f".BR {_text(name)} (1)" for name in others).replace(",\n", " ,\n")]
     return "\n".join(out) + "\n"
-
-
-def _texts(command: click.Command, key: str) -> Iterator[Section]:
-    if isinstance(command, GroupedCommand) and command.examples:
-        blocks = [block for line, told in command.examples for block in ((False, (told,)), (True, (line,)))]
-        yield Section("EXAMPLES", tuple(blocks))
-    yield from sections(key)
 
 
 def _synopsis(context: click.Context, command: click.Command) -> list[str]:
