@@ -40,6 +40,7 @@ cdef int channel_secure(Channel *channel, TlsKeeper *keeper, const char *host) n
 cdef int channel_flush(Channel *channel) noexcept nogil
 cdef bint channel_buffered(const Channel *channel) noexcept nogil
 cdef bint channel_unsent(const Channel *channel) noexcept nogil
+cdef uint64_t channel_sent(const Channel *channel) noexcept nogil
 cdef void channel_rest(Channel *channel) noexcept nogil
 cdef TlsState tls_state(const Channel *channel) noexcept nogil
 cdef bint tls_in_kernel(const Channel *channel) noexcept nogil

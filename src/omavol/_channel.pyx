@@ -295,6 +295,11 @@ cdef bint channel_unsent(const Channel *channel) noexcept nogil:
     return t != NULL and (t.out_have > 0 or (t.state == TLS_SHAKES and SSL_want_write(t.ssl)))
 
 
+cdef uint64_t channel_sent(const Channel *channel) noexcept nogil:
+    """Bytes that the socket has taken from TLS's buffer; 0 of a plain channel. Any thread."""
+    return channel.tls.sent if channel.tls != NULL else 0
+
+
 cdef void channel_rest(Channel *channel) noexcept nogil:
     """Give back the buffers that have nothing in them."""
     cdef TlsSession *t = channel.tls

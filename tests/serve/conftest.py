@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +16,12 @@ from pathlib import Path
 import pytest
 from benchmarks.servers import OMAVOL
 
+from certificates import Pki
 from omavol.serve.limits import Limits
 from omavol.serve.listeners import listen_unix
 from omavol.serve.table import ExportTable
-from raw_client import Raw
+from omavol.serve.tls import Mode, Tls
+from raw_client import Raw, trusting
 
 MIB = 1 << 20
 
@@ -59,6 +62,7 @@ class Served:
 
     table: ExportTable
     path: Path
+    tls: ssl.SSLContext | None = None  # what its clients enter inside of
     stack: ExitStack = field(default_factory=ExitStack)
 
     @property
@@ -66,7 +70,7 @@ class Served:
         return f"nbd+unix:///?socket={self.path}"
 
     def client(self, export: str = "", **options: bool) -> Raw:
-        return self.stack.enter_context(Raw(self.path, export, **options))
+        return self.stack.enter_context(Raw(self.path, export, tls=self.tls, **options))
 
     def export(self, name: str = ""):
         return next(row for row in self.table.list() if row.name == name)
@@ -74,7 +78,7 @@ class Served:
 
 @pytest.fixture
 def serve(place: Path) -> Iterator[Callable[..., Served]]:
-    """Serve paths by name from a table with the given limits."""
+    """Serve paths by name from a table with the given limits; with `tls` every client has to enter inside it."""
     started: list[Served] = []
 
     def start(
@@ -84,10 +88,13 @@ def serve(place: Path) -> Iterator[Callable[..., Served]]:
         hidden: bool = False,
         filters: Sequence[str] = (),
         direct: bool = False,
+        tls: Pki | None = None,
         **paths: Path,
     ) -> Served:
-        table = ExportTable(limits or Limits(), hidden=hidden, filters=filters)
-        served = Served(table, place / f"nbd{len(started)}")
+        demanded = Tls(Mode.REQUIRE, str(tls.server)) if tls else None
+        table = ExportTable(limits or Limits(), hidden=hidden, filters=filters, tls=demanded)
+        context = trusting(tls.trusting / "ca-cert.pem") if tls else None
+        served = Served(table, place / f"nbd{len(started)}", context)
         for name, path in paths.items():
             served.table.add_path("" if name == "default" else name, str(path), read_only=read_only, direct=direct)
         served.table.listen(listen_unix(str(served.path)))

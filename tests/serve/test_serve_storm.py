@@ -7,6 +7,8 @@ import socket
 import threading
 import time
 
+import pytest
+
 from omavol.nbd.wire import Command
 from omavol.serve.errors import ExportRefused
 from omavol.serve.limits import Limits
@@ -45,8 +47,10 @@ def bystander(client, luck):
     time.sleep(luck.random() / 20)
 
 
-def test_everything_at_once_leaves_nothing_behind(serve, place, image):
-    served = serve(default=image, limits=Limits(connections=40, workers=8, handshake=1.0))
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
+def test_everything_at_once_leaves_nothing_behind(serve, place, image, pki, secured):
+    limits = Limits(connections=40, workers=8, handshake=1.0)
+    served = serve(default=image, limits=limits, tls=pki if secured else None)
     descriptors = len(list(os.scandir("/proc/self/fd")))
     over = time.monotonic() + SECONDS
     failures = []
@@ -55,7 +59,7 @@ def test_everything_at_once_leaves_nothing_behind(serve, place, image):
         luck = random.Random(seed)
         while time.monotonic() < over:
             try:
-                client = Raw(served.path, enter=False)
+                client = Raw(served.path, enter=False, tls=served.tls)
             except OSError as error:
                 failures.append(error)
                 return

@@ -1,8 +1,14 @@
-"""The live table: add, retarget and remove while clients work; no write is lost, no client waits for ever."""
+"""The live table: add, retarget and remove while clients work; no write is lost, no client waits for ever.
 
+Plain and inside TLS, where bytes may stay on the way in a buffer that the socket knows nothing of.
+"""
+
+import fcntl
 import os
 import random
 import struct
+import sys
+import termios
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +16,18 @@ from pathlib import Path
 
 import pytest
 
-from omavol.nbd.wire import Command, Error
+from omavol.nbd.wire import Command, Error, Option
 from omavol.serve.errors import ExportRefused
-from raw_client import Raw, until
+from raw_client import ACK, Raw, until
 
 KIB = 1 << 10
 MIB = 1 << 20
 SIZE = 4 * MIB
+
+
+@pytest.fixture(params=["plain", "tls"])
+def served(request, serve, image, pki):
+    return serve(default=image, tls=pki if request.param == "tls" else None)
 
 
 @pytest.fixture
@@ -39,9 +50,9 @@ def refused(call, *arguments, **more):
 class Writer(threading.Thread):
     """Writes its number over and over into blocks of its own, 16 in flight, and remembers what was answered."""
 
-    def __init__(self, path, first, count):
+    def __init__(self, served, first, count):
         super().__init__()
-        self.client = Raw(path)
+        self.client = Raw(served.path, tls=served.tls)
         self.first, self.count = first, count
         self.answered = {}
         self.ended = threading.Event()
@@ -122,7 +133,7 @@ def test_remove_returns_after_the_descriptor_is_closed(served, other):
 
 
 def test_remove_under_load_loses_no_answered_write(served, image):
-    writers = [Writer(served.path, 16 * number, 16) for number in range(6)]
+    writers = [Writer(served, 16 * number, 16) for number in range(6)]
     for writer in writers:
         writer.start()
     until(lambda: all(len(writer.answered) == 16 for writer in writers))
@@ -138,7 +149,7 @@ def test_retarget_under_load_loses_no_write_and_fails_none(served, image, place)
     """Each write is in the file that was served when it began; the last file has all that were sent at the end."""
     image.write_bytes(bytes(SIZE))
     files = [image]
-    writers = [Writer(served.path, 16 * number, 16) for number in range(4)]
+    writers = [Writer(served, 16 * number, 16) for number in range(4)]
     for writer in writers:
         writer.start()
     generations = [served.export().generation]
@@ -194,6 +205,53 @@ def test_d6_a_client_that_takes_nothing_is_hung_up_on_after_two_seconds_and_coun
     client.say(*(client.pack(Command.READ, 0, SIZE, cookie=n) for n in range(16)))
     until(lambda: served.export().connections == 1)
     client.hear(1)
+    begun = time.monotonic()
+    last = served.table.remove("")
+    assert 1.5 < time.monotonic() - begun < 6
+    assert last.stalled_clients == 1
+
+
+def on_the_way(client):
+    """Bytes that wait in the client's socket."""
+    return int.from_bytes(fcntl.ioctl(client.socket.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def knows_the_default(served):
+    with served.client(enter=False) as client:
+        client.greet()
+        return client.option(Option.INFO, bytes(6))[-1][0] == ACK
+
+
+def more_than_the_socket_takes(served):
+    """A client that is owed an answer of which the last 32 KiB, or less, do not go into its socket."""
+    with served.client(structured=False) as first:
+        first.send(Command.READ, 0, SIZE)
+        looks = [0, -1]
+
+        def rests():
+            looks.append(on_the_way(first))
+            return looks[-1] == looks[-2] > 0
+
+        until(rests)
+        length = looks[-1] + 16 * KIB
+    client = served.client(structured=False)
+    client.send(Command.READ, 0, length)
+    until(lambda: on_the_way(client) >= looks[-1] * 0.9)
+    return client, length
+
+
+def test_an_answer_that_is_taken_late_is_whole_though_the_export_goes(served, image):
+    client, length = more_than_the_socket_takes(served)
+    remover = threading.Thread(target=served.table.remove, args=("",))
+    remover.start()
+    until(lambda: not knows_the_default(served))
+    assert client.hear(16 + length)[16:] == image.read_bytes()[:length]
+    remover.join(10)
+    assert not remover.is_alive()
+
+
+def test_d6_a_client_that_leaves_the_end_of_an_answer_is_hung_up_on_and_counted(served):
+    more_than_the_socket_takes(served)
     begun = time.monotonic()
     last = served.table.remove("")
     assert 1.5 < time.monotonic() - begun < 6

@@ -23,6 +23,7 @@ cdef struct TlsSession:
     bint in_kernel              # the kernel encrypts what is sent
     bint apart                  # OpenSSL writes to the socket itself: the handshake where the kernel may take over
     uint32_t in_at, in_have, out_at, out_have
+    uint64_t sent               # bytes that the socket has taken from `out`
     uint8_t *in_                # TLS_IN bytes; NULL: nothing in it
     uint8_t *out                # TLS_OUT bytes; likewise
     uint8_t *plain              # TLS_FILE bytes of a file; likewise
@@ -111,6 +112,7 @@ cdef int tls_flush(TlsSession *t) noexcept nogil:
         n = send(t.fd, t.out + t.out_at, t.out_have - t.out_at, MSG_DONTWAIT | MSG_NOSIGNAL)
         if n >= 0:
             t.out_at += <uint32_t>n
+            t.sent += <uint64_t>n
         elif errno == EAGAIN:
             if t.out_at:
                 t.out_have -= t.out_at

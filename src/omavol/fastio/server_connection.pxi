@@ -191,15 +191,12 @@ cdef Verdict await_more(Worker *w, Served *c) noexcept nogil:
     """Wait a little for either direction, and receive; PARK when nothing comes or others want the worker."""
     cdef int wanted = 0, ready
     cdef bint patient = c.table.idle > 0 or c.table.connection_count < <uint32_t>c.table.worker_count
-    if box_empty(&w.box):
-        if not c.writing:
-            let_go(w, c)
-            if c.held:
-                return PARK
-    else:
+    if not all_sent(w, c):
         wanted = WAIT_WRITE
-    if c.channel.tls != NULL and channel_unsent(&c.channel):
-        wanted = WAIT_WRITE
+    elif not c.writing:
+        let_go(w, c)
+        if c.held:
+            return PARK
     if not c.leaving and not box_full(&w.box) and not c.sated and (c.writing or not c.held):
         wanted |= WAIT_READ
     if c.in_flight and w.hung_up and (c.leaving or c.withheld):

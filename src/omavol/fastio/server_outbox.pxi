@@ -13,6 +13,7 @@ from omavol._channel cimport (
     channel_send,
     channel_send_file,
     channel_send_pipe,
+    channel_sent,
     channel_unsent,
 )
 from omavol._store cimport STORE_SLOW

@@ -168,7 +168,7 @@ cdef void begin_drain(Table *table, Export *export) noexcept nogil:
     cdef Served *c = table.connections
     while c != NULL:
         if export == NULL or c.export == export:
-            c.moved_before, c.quiet = c.moved, 0
+            c.moved_before, c.quiet = moved(c), 0
         c = c.next
 
 
@@ -179,6 +179,11 @@ cdef void end_the_idle(Table *table, Export *export) noexcept nogil:
         if (export == NULL or c.export == export) and not c.taken and c.holding == NULL and c.in_flight == 0:
             server_shutdown(c.channel.fd, SHUT_RDWR)
         c = c.next
+
+
+cdef inline uint64_t moved(const Served *c) noexcept nogil:
+    """What tells a drain whether a client moves: bytes given and taken, those of TLS when the socket has them."""
+    return c.moved + channel_sent(&c.channel)
 
 
 cdef inline bint holds(const Served *c) noexcept nogil:
@@ -194,8 +199,8 @@ cdef void end_the_quiet(Table *table, Export *export, bint all_of_them) noexcept
         if (export == NULL or c.export == export) and (ending or holds(c)) and c.quiet < QUIET_STEPS:
             if all_of_them:
                 c.quiet = QUIET_STEPS
-            elif c.moved != c.moved_before or (c.taken and not c.waiting) or (c.work != NULL and c.work.jobs):
-                c.moved_before, c.quiet = c.moved, 0
+            elif moved(c) != c.moved_before or (c.taken and not c.waiting) or (c.work != NULL and c.work.jobs):
+                c.moved_before, c.quiet = moved(c), 0
             else:
                 c.quiet += 1
             if c.quiet == QUIET_STEPS:
