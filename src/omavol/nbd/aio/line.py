@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection
 
 from omavol.nbd.errors import Disconnected, NbdError, TimedOut
@@ -124,6 +125,7 @@ class Line:
                 return
             try:
                 count = self._transport.receive_now(self.session.buffer())
+                self._note_what_went(self._transport)
                 for flight in self.session.received(count):
                     self._resolve(flight)
             except BlockingIOError:
@@ -156,6 +158,13 @@ class Line:
         if self._writing:
             self._writing = False
             self._loop.remove_writer(self._fd)
+
+    def _note_what_went(self, transport: Transport) -> None:
+        """Receiving sends what TLS holds back: a request is known to be sent before the answer to it is looked at."""
+        if not self._writing or not self.session.wants_to_send or transport.channel is None:
+            return
+        with contextlib.suppress(BlockingIOError, NbdError):  # a failure is met again by who sends next
+            self.session.sent(transport.send_now(self.session.outgoing()))
 
     def _resolve(self, flight: Flight) -> None:
         self._room.release()
