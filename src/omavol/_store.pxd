@@ -1,6 +1,20 @@
 """What is served: a regular file, a block device, or nothing at all. All calls may block on the disk beneath."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+
+cdef extern from * nogil:
+    """
+    #define oma_failed(store) __atomic_load_n(&(store)->failed, __ATOMIC_ACQUIRE)
+    #define oma_fail(store, error) __atomic_store_n(&(store)->failed, error, __ATOMIC_RELEASE)
+    """
+    int store_failed "oma_failed"(const Store *store)
+    void store_fail "oma_fail"(Store *store, int error)
+
 cdef enum StoreKind:
     STORE_FILE
     STORE_BLOCK
@@ -17,7 +31,10 @@ cdef struct Store:
     StoreHand hand
     uint32_t block          # bytes: offsets and lengths must be multiples of it; 1, or what O_DIRECT asks for here
     uint64_t size           # bytes served; never more than the file has when it is opened
-    int failed              # errno of the fsync that failed: later ones would lie, so every flush fails until reopened
+    int failed              # by store_failed and store_fail: errno of the fsync that failed; later ones would lie
+    pthread_mutex_t sync_lock           # zeroed, as PTHREAD_MUTEX_INITIALIZER and its sister are
+    pthread_cond_t sync_ended
+    uint64_t syncs_begun, syncs_done    # by sync_lock: they differ while one runs
     bint no_punch           # the disk beneath has said once that it cannot punch holes,
     bint no_zero_range      # or zero a range,
     bint no_pipe            # or fill a pipe

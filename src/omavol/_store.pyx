@@ -227,19 +227,6 @@ cdef int store_write_pipe(Store *store, int pipe, size_t *length, uint64_t offse
     return error
 
 
-cdef int store_sync(Store *store) noexcept nogil:
-    """Put everything written on stable storage; an error is latched (a second fsync may lie, NBD.md X23)."""
-    if store.failed:
-        return store.failed
-    if store.fd < 0:
-        return 0
-    while fdatasync(store.fd) < 0:
-        if errno != EINTR:
-            store.failed = errno
-            return store.failed
-    return 0
-
-
 cdef inline bint unsupported(int error, bint *for_good) noexcept nogil:
     """Whether fallocate cannot do it; EINVAL is about this range alone (a block device wants whole sectors)."""
     if error == EOPNOTSUPP or error == ENOSYS or error == ENODEV:
@@ -383,3 +370,6 @@ cdef void keep_data(Store *store, int changes, uint64_t start, uint64_t end) noe
     if oma_take(&store.data_busy):
         store.data_start, store.data_end, store.data_changes = start, end, changes
         oma_give(&store.data_busy)
+
+
+include "store/sync.pxi"

@@ -144,3 +144,14 @@ def test_x23_a_sync_that_failed_fails_every_later_one_until_the_export_is_opened
         assert other.ask(Command.FLUSH) == Error.EIO
     assert served.export().failed != 0
     assert served.table.remove("").failed != 0
+
+
+def test_x23_of_syncs_that_run_at_once_none_says_yes_when_one_has_failed(serve, failing):
+    """The kernel tells an error to one caller of fdatasync(2) on a description; the others would hear of success."""
+    served = serve(default=failing)
+    clients = [served.client() for _ in range(6)]
+    assert clients[0].ask(Command.WRITE, 0, 3 * MIB, b"l" * (3 * MIB)) == 0
+    for client in clients:
+        client.say(*(client.pack(Command.FLUSH, cookie=cookie) for cookie in range(8)))
+    answers = [client.reply()[-1].error for client in clients for _ in range(8)]
+    assert answers == [Error.EIO] * len(answers)

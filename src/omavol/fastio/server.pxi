@@ -262,12 +262,12 @@ cdef class Server:
     @property
     def connections(self):
         """Connections at present, in the handshake or past it."""
-        return self.table.connection_count
+        return peek_32(&self.table.connection_count)
 
     @property
     def refused(self):
         """Connections turned away because there were too many, in all or of one client."""
-        return self.table.refused
+        return peek_32(&self.table.refused)
 
     @property
     def tls_counts(self):

@@ -53,7 +53,7 @@ cdef void begin_connection(Table *table, int fd) noexcept nogil:
                 server_shutdown(fd, SHUT_RDWR)  # a late event has given it to a worker, who ends it now
                 welcome = True
         if not welcome:
-            table.refused += 1
+            post_32(&table.refused, table.refused + 1)
         unlock(table)
     if not welcome:
         close(fd)
@@ -92,7 +92,7 @@ cdef void link_connection(Table *table, Served *c) noexcept nogil:
     if c.next != NULL:
         c.next.previous = c
     table.connections = c
-    table.connection_count += 1
+    post_32(&table.connection_count, table.connection_count + 1)
     table.opening_count += 1
     set_ticking(table)
 
@@ -104,7 +104,7 @@ cdef void unlink_connection(Table *table, Served *c) noexcept nogil:
         table.connections = c.next
     if c.next != NULL:
         c.next.previous = c.previous
-    table.connection_count -= 1
+    post_32(&table.connection_count, table.connection_count - 1)
     if c.opening != NULL:
         table.opening_count -= 1
 
@@ -151,7 +151,7 @@ cdef Verdict take_options(Worker *w, Served *c) noexcept nogil:
     if todo == NEXT_TRANSMIT:
         c.agreed = c.opening.shake.agreed
         end_opening(c)
-        if c.export.filtered and entering_takes_time(c):
+        if peek_flag(&c.export.filtered) and entering_takes_time(c):
             return enter_slowly(c)
         return take_requests(w, c)
     if todo != NEXT_MORE and todo != NEXT_SEND:
@@ -182,7 +182,7 @@ cdef Verdict give_replies(Worker *w, Served *c) noexcept nogil:
             return END
         if c.opening != NULL and c.opening.securing:
             return begin_tls(w, c)
-        if not c.writing and c.export != NULL and c.export.state == EXPORT_ENDING and c.opening == NULL:
+        if not c.writing and c.export != NULL and c.opening == NULL and peek_state(&c.export.state) == EXPORT_ENDING:
             return END
     return GO_ON
 
@@ -190,7 +190,8 @@ cdef Verdict give_replies(Worker *w, Served *c) noexcept nogil:
 cdef Verdict await_more(Worker *w, Served *c) noexcept nogil:
     """Wait a little for either direction, and receive; PARK when nothing comes or others want the worker."""
     cdef int wanted = 0, ready
-    cdef bint patient = c.table.idle > 0 or c.table.connection_count < <uint32_t>c.table.worker_count
+    cdef Table *table = c.table
+    cdef bint patient = oma_look(&table.idle) > 0 or peek_32(&table.connection_count) < <uint32_t>table.worker_count
     if not all_sent(w, c):
         wanted = WAIT_WRITE
     elif not c.writing:
@@ -212,9 +213,9 @@ cdef Verdict await_more(Worker *w, Served *c) noexcept nogil:
         w.turns += 1
         if w.turns > TURNS and not patient:
             return PARK
-        c.waiting = True
+        post_8(&c.waiting, True)
         ready = channel_wait(&c.channel, wanted, LINGER if patient else 0)
-        c.waiting = False
+        post_8(&c.waiting, False)
     if not ready:
         return PARK
     return receive_more(w, c) if ready & WAIT_READ else GO_ON
@@ -243,7 +244,7 @@ cdef Verdict receive_more(Worker *w, Served *c) noexcept nogil:
         c.leaving = True            # what is queued is still sent: the peer may have closed one way
     elif n > 0:
         w.have += <size_t>n
-        c.moved += <uint64_t>n
+        add_moved(c, n)
     return GO_ON
 
 

@@ -2,7 +2,7 @@
 
 from libc.string cimport strdup
 
-from omavol._store cimport STORE_SHORT, STORE_UNEVEN, store_close, store_open
+from omavol._store cimport STORE_SHORT, STORE_UNEVEN, store_close, store_fail, store_failed, store_open
 from omavol._wire cimport (
     TX_BLOCK_STATUS_PAYLOAD,
     TX_CAN_MULTI_CONN,
@@ -47,7 +47,7 @@ cdef struct Row:                    # an export as it stands, copied out of the 
 cdef void export_row(const Export *export, Row *row) noexcept nogil:
     row.size, row.generation = export.facts.size, export.current.number
     row.counts, row.connections, row.stalled = export.counts, export.connections, export.stalled
-    row.read_only, row.failed = export.facts.flags & TX_READ_ONLY != 0, export.current.store.failed
+    row.read_only, row.failed = export.facts.flags & TX_READ_ONLY != 0, store_failed(&export.current.store)
 
 
 cdef void export_free(Export *export) noexcept nogil:
@@ -114,7 +114,7 @@ cdef Refusal seize(Table *table, const uint8_t *name, uint32_t length, ExportSta
         return NO_SUCH_EXPORT
     if export.state != EXPORT_OPEN:
         return EXPORT_BUSY
-    export.state = state
+    post_state(&export.state, state)
     table.operating += 1
     out[0] = export
     return DONE
@@ -137,12 +137,13 @@ cdef Refusal table_retarget(
     cdef Generation *old
     cdef Export *export = NULL
     cdef Refusal refusal
+    cdef int failure
     if fresh == NULL:
         return NO_MEMORY
     lock(table)
     refusal = seize(table, name, length, EXPORT_HELD, &export)
     if refusal == DONE and (export.facts.size != store.size or export.facts.minimum % store.block):
-        export.state = EXPORT_OPEN
+        post_state(&export.state, EXPORT_OPEN)
         let_operate(table)
         refusal = SIZE_DIFFERS if export.facts.size != store.size else BLOCK_DIFFERS
     if refusal != DONE:
@@ -153,15 +154,16 @@ cdef Refusal table_retarget(
     drain(table, export, &old.holders, DRAIN_MOST)
     unlock(table)
     fresh.store = store[0]
-    fresh.store.failed = store_sync(&old.store)
-    if export.tracking != NULL and not same and fresh.store.failed == 0:
-        fresh.store.failed = all_changed(export.tracking)
+    failure = store_sync(&old.store)
+    if export.tracking != NULL and not same and failure == 0:
+        failure = all_changed(export.tracking)
+    store_fail(&fresh.store, failure)
     lock(table)
     table.generations += 1
     fresh.number = export.facts.generation = table.generations
     export.current = fresh
     if export.state == EXPORT_HELD:
-        export.state = EXPORT_OPEN
+        post_state(&export.state, EXPORT_OPEN)
     release_the_held(table, export)
     export_row(export, row)
     unlock(table)
@@ -200,11 +202,11 @@ cdef void finish_export(Export *export) noexcept nogil:
     cdef int failure = 0
     if not export.facts.flags & TX_READ_ONLY:
         store_sync(store)
-    if not store.failed:
+    if not store_failed(store):
         close_for_good(export.tracking, store)
     failure = store_close(store)
-    if not store.failed:
-        store.failed = failure
+    if not store_failed(store):
+        store_fail(store, failure)
 
 
 cdef void unlink_export(Table *table, Export *export) noexcept nogil:
@@ -228,7 +230,7 @@ cdef int table_stop(Table *table) noexcept nogil:
     export = table.exports
     while export != NULL:
         if export.state == EXPORT_OPEN:
-            export.state = EXPORT_ENDING
+            post_state(&export.state, EXPORT_ENDING)
         export = export.next
     refuse_the_filtered(table, NULL)
     end_the_idle(table, NULL)
@@ -239,8 +241,8 @@ cdef int table_stop(Table *table) noexcept nogil:
     while table.exports != NULL:
         export = table.exports
         finish_export(export)
-        if export.current.store.failed:
-            failed = export.current.store.failed
+        if store_failed(&export.current.store):
+            failed = store_failed(&export.current.store)
         unlink_export(table, export)
         export_free(export)
     return failed

@@ -118,7 +118,8 @@ cdef void set_filters(Table *table, Export *export, Filter *filters, uint32_t co
     cdef Job *job
     cdef Job *jobs
     free(export.filters)
-    export.filters, export.filter_count, export.filtered = filters, count, count != 0
+    export.filters, export.filter_count = filters, count
+    post_flag(&export.filtered, count != 0)
     jobs = take_waiting(&table.pool, export, NULL)
     while jobs != NULL:
         job, jobs = jobs, jobs.next

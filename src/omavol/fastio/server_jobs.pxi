@@ -10,7 +10,7 @@ cdef bint goes_elsewhere(Worker *w, Served *c, const Request *request) noexcept 
     Of a store with a page cache, writes and small things are taken by memory; what is read is tried or looked up.
     """
     cdef Store *store = &c.holding.store
-    if c.export.filtered or store.hand == STORE_AWAY:
+    if peek_flag(&c.export.filtered) or store.hand == STORE_AWAY:
         return True
     if request.type == CMD_READ:
         if request.length <= SMALL_READ and not w.box.blocked:

@@ -165,7 +165,7 @@ cdef int box_send(Outbox *box, Served *c) noexcept nogil:
         if n == 0:
             box.blocked = True
             return 0
-        c.moved += <uint64_t>n
+        add_moved(c, n)
         if box.pieces[box.first].left == 0:
             put_back(box.pieces[box.first].parcel, True)
             box.first += 1

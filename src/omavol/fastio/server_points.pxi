@@ -43,7 +43,7 @@ cdef Refusal table_points(
     refusal = change_points(table, export, whole, added, dropped, dropped_length, fd)
     lock(table)
     if export.state == EXPORT_HELD:
-        export.state = EXPORT_OPEN
+        post_state(&export.state, EXPORT_OPEN)
     release_the_held(table, export)
     let_operate(table)
     unlock(table)

@@ -183,6 +183,7 @@ cdef Served *finish_job(Table *table, Job *job) noexcept nogil:
     A connection that has ended and whose last job this was is returned, to be discarded.
     """
     cdef Served *c = job.connection
+    cdef uint32_t events
     c.work.jobs -= 1
     if job.left and not c.work.gone:
         c.work.held += 1                # a READ in pieces: the rest is of the same generation (D6)
@@ -200,7 +201,9 @@ cdef Served *finish_job(Table *table, Job *job) noexcept nogil:
     else:
         c.work.finished_last.next = job
     c.work.finished_last = job
-    if not oma_look(&c.taken) and not c.work.called:
-        c.work.called = True            # a worker may just be waking up to it: `taken` decides who has it
-        watch(table, EPOLL_CTL_MOD, c.channel.fd, inward(c) | EPOLLOUT | EPOLLONESHOT, c)
+    if not c.work.called and oma_take(&c.taken):    # parked: a worker that an event calls meanwhile does not get it,
+        c.work.called = True
+        events = inward(c) | <uint32_t>EPOLLOUT | <uint32_t>EPOLLONESHOT
+        oma_give(&c.taken)
+        watch(table, EPOLL_CTL_MOD, c.channel.fd, events, c)    # and is called anew by this
     return NULL

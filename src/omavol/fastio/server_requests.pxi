@@ -99,22 +99,25 @@ cdef Verdict take_requests(Worker *w, Served *c) noexcept nogil:
 cdef int do_request(Worker *w, Served *c, Request *request) noexcept nogil:
     """Judge one request and do it; 0, or -1 if the connection is to end."""
     cdef uint32_t error = judge(request, &c.export.facts, &c.agreed)
+    cdef bint elsewhere
     cdef int failure
     if request.type == CMD_DISC:
         c.leaving = c.parted = True
         return 0
-    if c.export.state == EXPORT_ENDING:
+    if peek_state(&c.export.state) == EXPORT_ENDING:
         error = NBD_ESHUTDOWN
     if error == 0:
         error = nbd_error(note_change(c, request))
-    c.large = request.type == CMD_WRITE and request.payload >= LARGE_WRITE and (writes_elsewhere(c) or spliced(c))
     if request.payload and (request.type == CMD_WRITE or error):
-        return begin_write(w, c, request, error)
+        elsewhere = writes_elsewhere(c)     # looked at once: filters may come and go
+        c.large = request.type == CMD_WRITE and request.payload >= LARGE_WRITE and (elsewhere or spliced(c))
+        return begin_write(w, c, request, error, elsewhere)
+    c.large = False
     if error:
         return say_error(&w.box, c, request, error)
     if request.type == CMD_BLOCK_STATUS:
         return do_block_status(w, c, request)
-    if (c.export.filtered or c.holding.store.hand != STORE_AT_HAND) and goes_elsewhere(w, c, request):
+    if (peek_flag(&c.export.filtered) or c.holding.store.hand != STORE_AT_HAND) and goes_elsewhere(w, c, request):
         return send_elsewhere(w, c, request)
     if request.type == CMD_READ:
         return do_read(w, c, request)
@@ -125,7 +128,7 @@ cdef int do_request(Worker *w, Served *c, Request *request) noexcept nogil:
 
 cdef inline bint writes_elsewhere(const Served *c) noexcept nogil:
     """Whether payloads are kept until a thread of the pool writes them."""
-    return c.export.filtered or c.holding.store.hand == STORE_AWAY
+    return peek_flag(&c.export.filtered) or c.holding.store.hand == STORE_AWAY
 
 
 cdef inline bint spliced(const Served *c) noexcept nogil:

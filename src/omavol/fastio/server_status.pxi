@@ -28,7 +28,7 @@ cdef int do_block_status(Worker *w, Served *c, Request *request) noexcept nogil:
         w.used += request.payload
         if error:
             return say_error(&w.box, c, request, error)
-    if not c.export.filtered and c.holding.store.hand != STORE_AWAY:
+    if not peek_flag(&c.export.filtered) and c.holding.store.hand != STORE_AWAY:
         return say_status(&w.box, c, &c.holding.store, request, chosen)
     job = new_job(c, request)
     if job == NULL:

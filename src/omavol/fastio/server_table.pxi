@@ -99,8 +99,8 @@ cdef int name_export(void *owner, uint32_t index, uint8_t *name, uint32_t *lengt
 cdef bint may_begin(Worker *w, Served *c) noexcept nogil:
     """Whether the next request may be begun now: not while its export is held. Takes hold of the generation."""
     if c.holding != NULL:
-        # Racy on purpose: a request begun just now still finds the generation it holds.
-        c.held = c.export.state == EXPORT_HELD
+        # Without the lock on purpose: a request begun just now still finds the generation it holds.
+        c.held = peek_state(&c.export.state) == EXPORT_HELD
         return not c.held
     lock(c.table)
     c.held = c.export.state == EXPORT_HELD
@@ -163,6 +163,10 @@ cdef void arm(Served *c) noexcept nogil:
     watch(c.table, EPOLL_CTL_MOD, c.channel.fd, events, c)
 
 
+cdef inline void add_moved(Served *c, ssize_t n) noexcept nogil:
+    post_64(&c.moved, c.moved + <uint64_t>n)
+
+
 cdef void begin_drain(Table *table, Export *export) noexcept nogil:
     """Remember what every client of `export` (NULL: of the server) has moved so far."""
     cdef Served *c = table.connections
@@ -176,19 +180,24 @@ cdef void end_the_idle(Table *table, Export *export) noexcept nogil:
     """Hang up on parked clients that await no reply; a worker sees it and ends them."""
     cdef Served *c = table.connections
     while c != NULL:
-        if (export == NULL or c.export == export) and not c.taken and c.holding == NULL and c.in_flight == 0:
+        if (export == NULL or c.export == export) and not oma_look(&c.taken) and c.holding == NULL and c.in_flight == 0:
             server_shutdown(c.channel.fd, SHUT_RDWR)
         c = c.next
 
 
 cdef inline uint64_t moved(const Served *c) noexcept nogil:
     """What tells a drain whether a client moves: bytes given and taken, those of TLS when the socket has them."""
-    return c.moved + channel_sent(&c.channel)
+    return peek_64(&c.moved) + channel_sent(&c.channel)
 
 
 cdef inline bint holds(const Served *c) noexcept nogil:
     """Whether a drain of its generation waits for the client to take something."""
     return c.holding != NULL or c.work != NULL and c.work.held != 0
+
+
+cdef inline bint moves(const Served *c) noexcept nogil:
+    """Whether a byte went either way since a drain looked, or a worker is at work on it."""
+    return moved(c) != c.moved_before or oma_look(&c.taken) and not peek_8(&c.waiting)
 
 
 cdef void end_the_quiet(Table *table, Export *export, bint all_of_them) noexcept nogil:
@@ -199,7 +208,7 @@ cdef void end_the_quiet(Table *table, Export *export, bint all_of_them) noexcept
         if (export == NULL or c.export == export) and (ending or holds(c)) and c.quiet < QUIET_STEPS:
             if all_of_them:
                 c.quiet = QUIET_STEPS
-            elif moved(c) != c.moved_before or (c.taken and not c.waiting) or (c.work != NULL and c.work.jobs):
+            elif moves(c) or (c.work != NULL and c.work.jobs):
                 c.moved_before, c.quiet = moved(c), 0
             else:
                 c.quiet += 1
@@ -232,7 +241,7 @@ cdef void release_the_held(Table *table, Export *export) noexcept nogil:
     cdef Served *c = table.connections
     release_jobs(table, export)
     while c != NULL:
-        if c.export == export and c.held and not c.taken:
+        if c.export == export and not oma_look(&c.taken) and c.held:
             c.held = False
             watch(table, EPOLL_CTL_MOD, c.channel.fd, EPOLLIN | EPOLLOUT | EPOLLONESHOT, c)
         c = c.next

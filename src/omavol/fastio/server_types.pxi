@@ -119,6 +119,23 @@ cdef enum ExportState:
     EXPORT_HELD                     # a retarget waits for the requests in hand
     EXPORT_ENDING                   # nobody new; present connections end
 
+cdef extern from * nogil:
+    """
+    #define oma_peek(place) __atomic_load_n(place, __ATOMIC_RELAXED)
+    #define oma_post(place, value) __atomic_store_n(place, value, __ATOMIC_RELAXED)
+    """
+    # Of what others look at without the lock: a value of before or of after, whichever, but a whole one.
+    ExportState peek_state "oma_peek"(const ExportState *place)
+    void post_state "oma_post"(ExportState *place, ExportState value)
+    bint peek_flag "oma_peek"(const bint *place)
+    void post_flag "oma_post"(bint *place, bint value)
+    uint8_t peek_8 "oma_peek"(const uint8_t *place)
+    void post_8 "oma_post"(uint8_t *place, uint8_t value)
+    uint32_t peek_32 "oma_peek"(const uint32_t *place)
+    void post_32 "oma_post"(uint32_t *place, uint32_t value)
+    uint64_t peek_64 "oma_peek"(const uint64_t *place)
+    void post_64 "oma_post"(uint64_t *place, uint64_t value)
+
 cdef struct Counts:
     uint64_t requests, changes, bytes_read, bytes_written, flushes
 
@@ -130,7 +147,7 @@ cdef struct Export:
     ExportState state
     Filter *filters                 # in the order in which requests pass them
     uint32_t filter_count
-    bint filtered                   # there are some; may be read without the lock
+    bint filtered                   # there are some; looked at without the lock
     Generation *current
     uint32_t connections
     uint32_t stalled

@@ -3,13 +3,13 @@
 # A payload that another request brings against the rules is taken in the same way, and dropped (X65, X66).
 
 
-cdef int begin_write(Worker *w, Served *c, Request *request, uint32_t error) noexcept nogil:
+cdef int begin_write(Worker *w, Served *c, Request *request, uint32_t error, bint elsewhere) noexcept nogil:
     """Await the payload, of a refused request too (X14), unless it is so long that it can only be an attack (X15)."""
     cdef Job *job
     if error and request.payload > SURELY_NO_ATTACK:
         return -1
     w.counts.changes += error == 0
-    if error == 0 and writes_elsewhere(c):
+    if error == 0 and elsewhere:
         job = new_job(c, request)
         if job == NULL:
             return -1
@@ -35,7 +35,7 @@ cdef Verdict receive_for_job(Worker *w, Served *c) noexcept nogil:
         return GO_ON
     job.have += <size_t>n
     w.counts.bytes_written += <uint64_t>n
-    c.moved += <uint64_t>n
+    add_moved(c, n)
     c.write.payload -= <uint64_t>n
     c.writing = c.write.payload != 0
     if c.writing:
@@ -87,7 +87,7 @@ cdef Verdict write_spliced(Worker *w, Served *c) noexcept nogil:
         c.leaving = True
     if n <= 0:
         return GO_ON
-    c.moved += <uint64_t>n
+    add_moved(c, n)
     left = <size_t>n
     if left == c.write.payload:
         server_failpoint(b"serve.write-received")

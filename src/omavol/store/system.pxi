@@ -18,6 +18,12 @@ cdef extern from "<fcntl.h>" nogil:
     int open(const char *path, int flags)
     int posix_fadvise(int fd, off_t offset, off_t length, int advice)
 
+cdef extern from "<pthread.h>" nogil:
+    int pthread_cond_broadcast(pthread_cond_t *condition)
+    int pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex)
+    int pthread_mutex_lock(pthread_mutex_t *mutex)
+    int pthread_mutex_unlock(pthread_mutex_t *mutex)
+
 cdef extern from "<sys/stat.h>" nogil:
     struct stat_result "stat":
         unsigned int st_mode
