@@ -39,6 +39,8 @@ class Chunk:
 class Raw:
     """A connection past its handshake, unless `enter` is false; `contexts` are names, or true for base:allocation.
 
+    `path` is a unix socket's, or a host and a port.
+
     With `tls` it enters inside TLS; what TLS refuses then is a ConnectionError, what would wait a BlockingIOError.
     """
 
@@ -53,9 +55,12 @@ class Raw:
         enter: bool = True,
         tls: ssl.SSLContext | None = None,
     ):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(LIMIT)
-        self.socket.connect(str(path))
+        if isinstance(path, tuple):
+            self.socket = socket.create_connection(path, LIMIT)
+        else:
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.settimeout(LIMIT)
+            self.socket.connect(str(path))
         self.tls = tls
         self.structured, self.extended = structured or extended, extended
         self.ids: dict[str, int] = {}

@@ -1,12 +1,13 @@
 """A connected socket that never blocks, plain or TLS: the one place that knows which."""
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int16_t, int64_t, uint8_t, uint64_t
 
 cdef struct TlsSession          # channel/session.pxi
 cdef struct TlsKeeper           # channel/context.pxi
 
 cdef struct Channel:
     int fd
-    int error               # errno of what failed, when a call returned one of the codes below
+    int16_t error           # errno of what failed, when a call returned one of the codes below
+    uint8_t near            # TCP to this machine itself
     TlsSession *tls         # NULL: plain
 
 # What a call says when it moved nothing. More than 0 is bytes moved.
@@ -14,8 +15,8 @@ cdef enum:
     CHANNEL_AGAIN = 0       # wait, for what channel_wait offers
     CHANNEL_CLOSED = -1     # the peer has closed its side
     CHANNEL_BROKEN = -2     # the socket, or TLS, failed
-    CHANNEL_SHORT = -3      # sendfile: the file ends here
-    CHANNEL_UNREADABLE = -4  # sendfile: the file failed, the socket did not
+    CHANNEL_SHORT = -3      # channel_send_file: the file ends here
+    CHANNEL_UNREADABLE = -4  # channel_send_file: the file failed, the socket did not
 
 cdef enum:
     WAIT_READ = 1

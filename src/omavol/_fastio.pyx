@@ -6,7 +6,8 @@ A *connection* that has nothing to do is a small struct in one epoll set: no thr
 When its socket can be read (or written, if replies wait) one *worker* takes it; EPOLLONESHOT makes the worker its only
 owner until it is parked again. A worker is a thread with one receive buffer and one outbox. It takes requests in bulk
 from the buffer and answers into the outbox; when the buffer holds no whole request any more the outbox is sent. It
-stays with its connection while something comes within a few milliseconds and no other connection waits for a worker.
+stays with its connection while something comes within a few milliseconds and no other connection waits for a worker;
+for a client that asks promptly, one by one, it waits awake (fastio/brisk.pxi).
 
 An *outbox* is bytes and file ranges in order. A READ up to 64 KiB is one pread into the bytes, behind a header that
 says DONE; a larger one is a header, a range that sendfile takes, and a closing NONE(DONE). Nothing here ever blocks in
@@ -59,6 +60,7 @@ include "fastio/copy_loop.pxi"
 include "fastio/copy_face.pxi"
 include "fastio/copy_verify.pxi"
 
+include "fastio/brisk.pxi"
 include "fastio/load_types.pxi"
 include "fastio/load_send.pxi"
 include "fastio/load_receive.pxi"

@@ -35,7 +35,7 @@ def test_json_has_the_documented_fields_and_no_other(uri, operation):
     assert document.keys() <= documented
     assert documented - document.keys() <= {"extents", "read", "write"}
     assert document["latency_ns"].keys() == {"min", "mean", "p50", "p90", "p99", "p99.9", "max"}
-    assert document["cpu"].keys() == {"user", "system", "share"}
+    assert document["cpu"].keys() == {"user", "system", "awake", "share"}
     assert document["requests"] > 0
     assert document["requests_per_second"] == pytest.approx(document["requests"] / document["seconds"], rel=0.01)
     if operation == "randrw":

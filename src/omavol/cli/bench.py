@@ -20,6 +20,7 @@ __all__ = ["command"]
 _OPERATIONS = ("randread", "randwrite", "randrw", "read", "write", "status", "connect")
 _PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 _MOST_SIZE = 32 << 20  # bytes of a request
+_TOLD = 0.01  # seconds
 _LIMITED = 0.95  # share of a processor from which the client may be what limits
 
 
@@ -129,6 +130,7 @@ def _json(result: Result) -> str:
         "cpu": {
             "user": round(result.user, 6),
             "system": round(result.system, 6),
+            "awake": round(result.awake, 6),
             "share": round(result.processor, 4),
         },
         "interrupted": result.interrupted,
@@ -177,11 +179,15 @@ def _text(result: Result) -> str:
         lines.append(f"  flush    {_time(result.flush_seconds * 1e9)}")
     lines.append(
         f"  this client took {result.processor:.0%} of a processor ({result.user:.2f} s user, {result.system:.2f} s "
-        "system)" + (": it may have been the limit" if result.processor >= _LIMITED else "")
+        f"system{_awake(result)})" + (": it may have been the limit" if result.processor >= _LIMITED else "")
     )
     if load.connections > 1 and not result.export.multi_conn:
         lines.append("  the server does not promise that several connections see the same (CAN_MULTI_CONN)")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _awake(result: Result) -> str:
+    return f", of which it waited {result.awake:.2f} s awake" if result.awake >= _TOLD else ""
 
 
 def _line(times: Times, elapsed: float) -> str:

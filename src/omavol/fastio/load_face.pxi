@@ -160,6 +160,7 @@ cdef class LoadLoop:
             "flush_seconds": load.flush_time / 1e9,
             "user": seconds_between(&load.before.ru_utime, &load.after.ru_utime),
             "system": seconds_between(&load.before.ru_stime, &load.after.ru_stime),
+            "awake": load.awake / 1e9,
             "interrupted": bool(load.interrupted),
             "extents": load.extents,
             "errors": load.errors,

@@ -122,6 +122,8 @@ cdef struct LoadState:
 # what is under way
     uint8_t *buffer
     uint32_t outstanding
+    Brisk brisk                     # how promptly the server answers one request at a time
+    int64_t awake                   # nanoseconds of the processor spent on waiting for that
     uint64_t live                   # slots that have something left to ask
 # what came of it
     LoadTimes read, write           # `read` counts BLOCK_STATUS and connects too

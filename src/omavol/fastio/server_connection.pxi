@@ -214,11 +214,27 @@ cdef Verdict await_more(Worker *w, Served *c) noexcept nogil:
         if w.turns > TURNS and not patient:
             return PARK
         post_8(&c.waiting, True)
-        ready = channel_wait(&c.channel, wanted, LINGER if patient else 0)
+        ready = linger(w, c, wanted) if patient else channel_wait(&c.channel, wanted, 0)
         post_8(&c.waiting, False)
     if not ready:
         return PARK
     return receive_more(w, c) if ready & WAIT_READ else GO_ON
+
+
+cdef int linger(Worker *w, Served *c, int wanted) noexcept nogil:
+    """Wait for a silent connection that nobody else needs the worker for: awake if it is the only one at work."""
+    cdef int64_t began = nanoseconds()
+    cdef bint alone = wanted == WAIT_READ and oma_look(&c.table.idle) + 1 >= c.table.worker_count
+    cdef bint awake = alone and stays_awake(&w.brisk)
+    cdef int ready = 0
+    while awake and ready == 0 and nanoseconds() - began < BRISK:
+        sched_yield()
+        ready = channel_wait(&c.channel, wanted, 0)
+    if ready == 0:
+        ready = channel_wait(&c.channel, wanted, LINGER)
+    if alone:
+        waited(&w.brisk, nanoseconds() - began, awake)
+    return ready
 
 
 cdef Verdict receive_more(Worker *w, Served *c) noexcept nogil:

@@ -326,6 +326,7 @@ cdef struct Worker:
     int ready                       # directions known to be ready
     bint hung_up                    # the event said that the peer is gone
     uint32_t turns
+    Brisk brisk                     # how promptly its client asks again
 
 
 cdef inline int64_t milliseconds() noexcept nogil:

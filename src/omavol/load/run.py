@@ -63,6 +63,7 @@ class Load:
 class Result:
     """What came of a load: seconds of the clock and of this thread's processor, and the answers' times.
 
+    `awake` of them were spent on waiting: with one request in flight the loop does not always sleep (brisk.pxi).
     `read` has the times of block status and of whole connects too. `errors` counts requests answered by an error, of
     which `first_error` tells one.
     """
@@ -72,6 +73,7 @@ class Result:
     seconds: float
     user: float
     system: float
+    awake: float
     read: Times
     write: Times
     extents: int = 0
@@ -95,8 +97,8 @@ class Result:
 
     @property
     def processor(self) -> float:
-        """Share of a processor that the load generator took; near 1 it may itself have been the limit."""
-        return (self.user + self.system) / self.seconds if self.seconds else 0.0
+        """Share of a processor that the load generator took to ask and to be answered; near 1 it may be the limit."""
+        return max(0.0, self.user + self.system - self.awake) / self.seconds if self.seconds else 0.0
 
 
 def run(load: Load) -> Result:
@@ -229,6 +231,7 @@ def _finish(loop: LoadLoop, load: Load, uri: Uri, export: Export) -> Result:
         told["seconds"],
         told["user"],
         told["system"],
+        told["awake"],
         Times.of(told["read"]),
         Times.of(told["write"]),
         told["extents"],
