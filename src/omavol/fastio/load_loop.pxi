@@ -88,7 +88,7 @@ cdef int load_turn(LoadState *load) noexcept nogil:
 
 
 cdef inline int load_poll(LoadState *load, bint buffered) noexcept nogil:
-    """poll(2), awake for a prompt server while one request is in flight: a wake-up would be most of what is measured."""
+    """poll(2), awake for a prompt server while one request is in flight: a wake-up would be most of what is timed."""
     cdef int64_t began
     cdef bint awake = stays_awake(&load.brisk)
     cdef int ready = 0
