@@ -107,6 +107,7 @@ class LoadOutcome(TypedDict):
     flush_seconds: float
     user: float
     system: float
+    awake: float
     interrupted: bool
     extents: int
     errors: int
