@@ -43,14 +43,6 @@ cdef extern from "<fcntl.h>" nogil:
 cdef extern from "<netinet/in.h>" nogil:
     enum:
         IPPROTO_TCP
-    struct in_addr:
-        uint32_t s_addr
-    struct in6_addr:
-        uint8_t[16] s6_addr
-    struct sockaddr_in:
-        in_addr sin_addr
-    struct sockaddr_in6:
-        in6_addr sin6_addr
 
 cdef extern from "<netinet/tcp.h>" nogil:
     enum:
@@ -68,8 +60,6 @@ cdef extern from "<sys/socket.h>" nogil:
         MSG_DONTWAIT
         MSG_MORE
         MSG_NOSIGNAL
-        AF_INET
-        AF_INET6
         AF_UNIX
         SHUT_WR
         SOL_SOCKET
@@ -79,10 +69,6 @@ cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
     ssize_t recv(int fd, void *into, size_t room, int flags)
     ssize_t send(int fd, const void *data, size_t length, int flags)
-    struct sockaddr:
-        pass
-    int getsockname(int fd, sockaddr *address, socklen_t *length)
-    int getpeername(int fd, sockaddr *address, socklen_t *length)
     int getsockopt(int fd, int level, int option, void *value, socklen_t *length)
     int setsockopt(int fd, int level, int option, const void *value, socklen_t length)
     int shutdown(int fd, int how)
@@ -120,24 +106,10 @@ cdef enum:
     ASK_AGAIN = 15          # and between two questions
     IN_UNIX_SOCKET = 1048576    # bytes a unix socket may hold for us; the kernel caps it at net.core.wmem_max
 
-cdef extern from * nogil:
-    """
-    #define NEAR_PIECE 524288   /* read and sent at once: what a second-level cache holds */
-    static __thread unsigned char oma_near_piece[NEAR_PIECE];
-    static unsigned char *near_piece(void) { return oma_near_piece; }
-    """
-    enum:
-        NEAR_PIECE
-    uint8_t *near_piece()       # of this thread
-
-cdef union SocketAddress:
-    unsigned short family
-    sockaddr_in v4
-    sockaddr_in6 v6
-
 include "channel/openssl.pxi"
 include "channel/session.pxi"
 include "channel/context.pxi"
+include "channel/near.pxi"
 
 
 cdef inline void set_option(int fd, int level, int option, int value) noexcept nogil:
@@ -161,22 +133,6 @@ cdef void channel_begin(Channel *channel, int fd) noexcept nogil:
     set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, SILENT)
     set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, ASK_AGAIN)
     set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1)
-
-
-cdef bint channel_near(int fd) noexcept nogil:
-    """Whether a socket is TCP to this machine itself: both of its ends have one address."""
-    cdef SocketAddress ours, theirs
-    cdef socklen_t length = sizeof(ours)
-    memset(&ours, 0, sizeof(ours))
-    memset(&theirs, 0, sizeof(theirs))
-    if getsockname(fd, <sockaddr *>&ours, &length) < 0:
-        return False
-    length = sizeof(theirs)
-    if getpeername(fd, <sockaddr *>&theirs, &length) < 0 or ours.family != theirs.family:
-        return False
-    if ours.family == AF_INET:
-        return ours.v4.sin_addr.s_addr == theirs.v4.sin_addr.s_addr
-    return ours.family == AF_INET6 and memcmp(ours.v6.sin6_addr.s6_addr, theirs.v6.sin6_addr.s6_addr, 16) == 0
 
 
 cdef void channel_close(Channel *channel) noexcept nogil:
@@ -247,19 +203,6 @@ cdef ssize_t channel_send_file(Channel *channel, int file, uint64_t offset, size
             if n == CHANNEL_AGAIN or errno == EPIPE or errno == ECONNRESET or errno == ENOTCONN or errno == ETIMEDOUT:
                 return n
             return CHANNEL_UNREADABLE
-
-
-cdef ssize_t send_file_near(Channel *channel, int file, uint64_t offset, size_t length) noexcept nogil:
-    """Read some of the file and send it; the answers are channel_send_file's."""
-    cdef ssize_t n = -1
-    while n < 0:
-        n = pread(file, near_piece(), min(length, <size_t>NEAR_PIECE), <off_t>offset)
-        if n == 0:
-            return CHANNEL_SHORT
-        if n < 0 and errno != EINTR:
-            channel.error = errno
-            return CHANNEL_UNREADABLE
-    return channel_send(channel, near_piece(), <size_t>n, <size_t>n < length)
 
 
 cdef ssize_t channel_send_pipe(Channel *channel, int pipe, size_t length, bint more) noexcept nogil:
