@@ -22,7 +22,7 @@ from omavol.nbd.handshake import Export, Wish
 from omavol.nbd.uri import Uri, parse
 from omavol.nbd.wire import TransmissionFlag
 
-__all__ = ["MOST_CONNECTIONS", "Attached", "attach", "detach", "keep"]
+__all__ = ["Attached", "attach", "detach", "keep"]
 
 CONNECTIONS = 4  # where the server allows several and nobody says how many
 MOST_CONNECTIONS = 16
@@ -70,6 +70,8 @@ def attach(
         lines = [dialled.enter_context(_dial(where))]
         export = lines[0].export
         block = _block_of(export)
+        if connections and connections > MOST_CONNECTIONS:
+            raise Unattachable(f"{connections} connections are too many", f"{MOST_CONNECTIONS} is the most.")
         connections = connections or (CONNECTIONS if export.flags & TransmissionFlag.CAN_MULTI_CONN else 1)
         if connections > 1 and not export.flags & TransmissionFlag.CAN_MULTI_CONN:
             raise Unattachable(f"{where.place} allows one connection to this export at a time", "Leave it at one.")
@@ -119,12 +121,18 @@ def keep(attached: Attached, stop: int, say: Callable[[str], None]) -> bool:
             if not _is_attached(kernel, attached.index):
                 say(f"{attached.path} was detached by somebody else")
                 return False
-            died = links.take().count(attached.index) if ready else 0
+            died = _died(links, attached) if ready else 0
             if died:
                 say(f"{attached.path}: {died} of {attached.connections} connections lost")
-            lost += died
+            lost = min(lost + died, attached.connections)
             if lost and _revived(kernel, attached, lost, say):
                 lost = 0
+
+
+def _died(links: DeadLinks, attached: Attached) -> int:
+    """How many of its connections; all of them where that was not heard: the kernel takes none for those that live."""
+    died = links.take()
+    return attached.connections if died is None else died.count(attached.index)
 
 
 def _revived(kernel: KernelNbd, attached: Attached, lost: int, say: Callable[[str], None]) -> bool:

@@ -61,7 +61,8 @@ def _user(root: Path) -> Iterator[Finding]:
 def _kernel_nbd(root: Path) -> Iterator[Finding]:
     need = "attach"
     try:
-        KernelNbd().__exit__(None, None, None)
+        with KernelNbd():
+            pass
         yield Finding("nbd client of the kernel", State.OK, "loaded", need)
     except Unavailable as error:
         yield Finding("nbd client of the kernel", State.MISSING, str(error), need, error.advice)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from omavol.block.errors import BlockError, NotAttached, Unattachable, Unavailable
 from omavol.block.genetlink import Attributes, Family, attributes_of, nested, text, u32, u64
@@ -82,22 +83,26 @@ def index_of(device: str) -> int:
     return int(match[1])
 
 
-class KernelNbd:
-    """Commands to the kernel's NBD client; a context manager. Root (CAP_SYS_ADMIN).
-
-    Every method raises Unavailable without the kernel's module or the right to use it, and what is said beside it.
-    """
+class _Kernel:
+    """The kernel's NBD family, open as long as the block lasts."""
 
     def __init__(self) -> None:
         self._family = _family()
 
-    def __enter__(self) -> KernelNbd:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._family.__exit__(kind, error, trace)
+
+
+class KernelNbd(_Kernel):
+    """Commands to the kernel's NBD client; a context manager. Root (CAP_SYS_ADMIN).
+
+    Every method raises Unavailable without the kernel's module or the right to use it, and what is said beside it.
+    """
 
     def connect(
         self,
@@ -171,29 +176,27 @@ class KernelNbd:
         raise NotAttached(f"{node(index)} is not attached", "omavol attached shows those that are.")
 
 
-class DeadLinks:
+class DeadLinks(_Kernel):
     """Hears of connections that the kernel has given up; a context manager. `fileno` is readable when there are any."""
 
     def __init__(self) -> None:
-        self._family = _family()
+        super().__init__()
         self._family.join(GROUP)
-
-    def __enter__(self) -> DeadLinks:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._family.__exit__(kind, error, trace)
 
     def fileno(self) -> int:
         return self._family.fileno()
 
-    def take(self) -> list[int]:
-        """The device of each connection that died since the last call."""
+    def take(self) -> list[int] | None:
+        """The device of each connection that died since the last call; None when the kernel's words were lost."""
+        try:
+            told = self._family.heard()
+        except OSError as error:
+            if error.errno == errno.ENOBUFS:
+                return None
+            raise
         return [
             int(struct.unpack("=I", value)[0])
-            for heard in self._family.heard()
+            for heard in told
             if heard.command == Command.LINK_DEAD
             for kind, value in heard.attributes
             if kind == Attribute.INDEX

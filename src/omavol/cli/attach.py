@@ -26,7 +26,7 @@ DEAD = 60  # seconds that requests wait while --keep dials anew
 @click.option(
     "-c",
     "--connections",
-    type=click.IntRange(1, 16),
+    type=click.IntRange(min=1),
     help="How many at once (default: 4 where the server allows several, else 1).",
 )
 @click.option("-r", "--read-only", is_flag=True, help="Nobody can write to the device.")
