@@ -1,4 +1,7 @@
-"""What the guest boots from: Debian's kernel, its modules, and an initramfs; fetched by apt, kept in a cache."""
+"""What the guest boots from: Debian's kernel, its modules, an initramfs, and programs that the host need not have.
+
+All of it is fetched by apt, unpacked and kept in a cache; nothing is installed.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,21 @@ from pathlib import Path
 
 __all__ = ["Guest", "cache_home", "prepared"]
 
-FORMAT = "3"  # of the cache; another number makes it anew
+FORMAT = "4"  # of the cache; another number makes it anew
 BUSYBOX = Path("/bin/busybox")
 BOOT_MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
-GUEST_MODULES = ("nbd", "tls", "vsock_loopback")
+GUEST_MODULES = ("virtio_blk", "virtio_scsi", "sd_mod", "dm_mod", "loop", "nbd", "tls", "vsock_loopback")
 # Only these parts of the kernel's modules are kept: the whole tree is 300 MB.
-KEPT = ("crypto", "drivers/block", "drivers/char", "drivers/virtio", "fs", "lib", "mm", "net", "arch")
+KEPT = (
+    *("arch", "block", "crypto", "drivers/block", "drivers/char", "drivers/md", "drivers/scsi", "drivers/virtio", "fs"),
+    *("lib", "mm", "net"),
+)
+# Laid over the host's root: what scans and names disks on a Debian machine, with the libraries that come with it.
+PACKAGES = (
+    *("kmod", "libkmod2", "udev", "dmsetup", "libdevmapper-event1.02.1", "lvm2", "mdadm"),
+    *("libaio1", "libbsd0", "libedit2", "libmd0"),
+)
+USRMERGED = ("bin", "lib", "sbin")  # links into usr/ on the host
 
 INIT = r"""#!/bin/busybox sh
 B=/bin/busybox
@@ -111,15 +123,33 @@ def _make(work: Path) -> None:
     for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
         shutil.copy(unpacked / "lib/modules" / release / name, modules)
     shutil.rmtree(unpacked)
+    layer = work / "layer"
+    _programs(work, layer)
     base = work / "base"  # depmod looks under lib/, the host has lib as a link
     base.mkdir()
-    (base / "lib").symlink_to(work / "layer/usr/lib")
-    _run(BUSYBOX, "depmod", "-b", base, release)
+    (base / "lib").symlink_to(layer / "usr/lib")
+    (base / "depmod").symlink_to(layer / "usr/bin/kmod")  # which does what it is called
+    libraries = {"LD_LIBRARY_PATH": str(layer / "usr/lib/x86_64-linux-gnu")}
+    _run(base / "depmod", "-b", base, release, env={**os.environ, **libraries})
     shutil.rmtree(base)
-    modprobe = work / "layer/usr/sbin/modprobe"  # the kernel calls it for what a mount or a socket needs
-    modprobe.parent.mkdir()
-    modprobe.symlink_to(BUSYBOX)
     (work / "initramfs").write_bytes(_initramfs(modules))
+
+
+def _programs(work: Path, layer: Path) -> None:
+    """Unpack PACKAGES into the layer, as a host whose /bin, /lib and /sbin are links sees them."""
+    place = work / "packages"
+    place.mkdir()
+    _run("apt-get", "-o", "APT::Sandbox::User=root", "-qq", "download", *PACKAGES, cwd=place)
+    for archive in sorted(place.glob("*.deb")):
+        _run("dpkg-deb", "-x", archive, place / "root")
+    for name in USRMERGED:
+        old = place / "root" / name
+        if old.exists():
+            shutil.copytree(old, place / "root/usr" / name, symlinks=True, dirs_exist_ok=True)
+            shutil.rmtree(old)
+    shutil.rmtree(place / "root/usr/share")
+    shutil.copytree(place / "root", layer, symlinks=True, dirs_exist_ok=True)
+    shutil.rmtree(place)
 
 
 def _kernel(image: Path, into: Path) -> None:

@@ -1,4 +1,4 @@
-"""In the guest: a server with disks, and the kernel's own NBD client on them."""
+"""In the guest: a server with disks, the kernel's own NBD client on them, and disks that are plugged in and out."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from benchmarks.servers import OMAVOL
 from guest_world import LIMIT, SIZE, Device, Disks, run, until
+from hotplug import Cloud, Monitor
 
 from omavol.serve.client import ControlClient
 
@@ -49,3 +50,19 @@ def attach(disks) -> Iterator[Callable[..., Device]]:
         disks.control.remove(name)
         (disks.place / name).unlink()
     disks.added.clear()
+
+
+@pytest.fixture(scope="session")
+def monitor() -> Iterator[Monitor]:
+    """QEMU's monitor; its port takes one user."""
+    monitor = Monitor()
+    yield monitor
+    monitor.close()
+
+
+@pytest.fixture
+def cloud(monitor) -> Iterator[Cloud]:
+    """What is plugged in is plugged out at the end."""
+    cloud = Cloud(monitor)
+    yield cloud
+    cloud.clear()
