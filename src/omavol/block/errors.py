@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BlockError", "DeviceBusy", "NotAttached", "Unattachable", "Unavailable"]
+__all__ = ["BlockError", "DeviceBusy", "ForeignNode", "NoSuchNode", "NotAttached", "Unattachable", "Unavailable"]
 
 
 class BlockError(Exception):
@@ -37,3 +37,15 @@ class DeviceBusy(BlockError):
     """Somebody uses the device; the line says who."""
 
     code = "block.busy"
+
+
+class NoSuchNode(BlockError):
+    """Device-mapper has no node of that name."""
+
+    code = "block.no_such_node"
+
+
+class ForeignNode(BlockError):
+    """A node that is not ours stands under the name; it is left as it is."""
+
+    code = "block.foreign_node"
