@@ -3,11 +3,12 @@
 #   make up      the same processes, left running until Ctrl-C
 #   make test    set up, run every test        make bench   compare with the peers
 #   make lint    ruff, mypy, architecture      make asan    build and test under AddressSanitizer
+#   make tsan    the same under ThreadSanitizer, serve and hostile alone
 #   make fuzz    the codec under libFuzzer, FUZZ_SECONDS a target (3600)
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run up test bench bench-short lint asan fuzz man lock clean
+.PHONY: help setup run up test bench bench-short lint asan tsan fuzz man lock clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -15,7 +16,7 @@ STAMP := .make
 COMPILED := $(wildcard src/omavol/*.pyx src/omavol/*.pxd src/omavol/*.h src/omavol/wire/*.pxi src/omavol/channel/*.pxi src/omavol/store/*.pxi src/omavol/fastio/*.pxi src/omavol/fastio/digest*) src/omavol/_dm.py
 
 help:
-	@sed -n '2,6s/^# *//p' Makefile
+	@sed -n '2,7s/^# *//p' Makefile
 
 $(STAMP)/packages: deploy/debian/packages.build deploy/debian/packages.run deploy/debian/packages.test scripts/install-packages
 	@mkdir -p $(STAMP)
@@ -55,7 +56,10 @@ lint: setup
 	@$(PYTHON) -m pytest -q tests/test_architecture.py
 
 asan: setup
-	@scripts/asan $(VENV)
+	@scripts/sanitized address $(VENV)
+
+tsan: setup
+	@scripts/sanitized thread $(VENV)
 
 fuzz: setup
 	@scripts/install-packages deploy/debian/packages.fuzz

@@ -2,7 +2,8 @@
 
 Environment read here, nothing else:
   OMA_RELEASE=1   leave the fail-points of the crash tests out of the build
-  OMA_ASAN=1      build the extensions under AddressSanitizer and UBSan (`make asan`)
+  OMA_SANITIZE=address, OMA_SANITIZE=thread
+                  build the extensions under AddressSanitizer and UBSan (`make asan`), or ThreadSanitizer (`make tsan`)
 """
 
 import os
@@ -13,7 +14,7 @@ from setuptools import Extension, setup
 
 SOURCE = Path("src/omavol")
 RELEASE = bool(os.environ.get("OMA_RELEASE"))
-ASAN = bool(os.environ.get("OMA_ASAN"))
+SANITIZERS = {"address": "address,undefined", "thread": "thread"}.get(os.environ.get("OMA_SANITIZE", ""))
 
 # Cython's own boilerplate (casts of METH_ tables, unused utility code) is excused by name;
 # every other warning, ours included, is an error.
@@ -27,8 +28,8 @@ WARNINGS = [
     "-Wno-missing-field-initializers",
     "-Wno-sign-compare",
 ]
-OPTIMISE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined"] if ASAN else ["-O3", "-g1"]
-LINK = ["-fsanitize=address,undefined"] if ASAN else []
+SANITIZE = [f"-fsanitize={SANITIZERS}"] if SANITIZERS else []
+OPTIMISE = ["-O1", "-g", "-fno-omit-frame-pointer", *SANITIZE] if SANITIZE else ["-O3", "-g1"]
 MACROS: list[tuple[str, str | None]] = [
     ("_GNU_SOURCE", None),
     ("XXH_INLINE_ALL", None),
@@ -45,7 +46,7 @@ def extension(name: str, *more: str, libraries: tuple[str, ...] = ()) -> Extensi
         include_dirs=[str(SOURCE)],
         define_macros=MACROS,
         extra_compile_args=[*OPTIMISE, *WARNINGS, "-pthread"],
-        extra_link_args=[*LINK, "-pthread"],
+        extra_link_args=[*SANITIZE, "-pthread"],
         libraries=list(libraries),
         depends=[
             str(path)

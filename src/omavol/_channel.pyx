@@ -302,7 +302,7 @@ cdef bint channel_unsent(const Channel *channel) noexcept nogil:
 
 cdef uint64_t channel_sent(const Channel *channel) noexcept nogil:
     """Bytes that the socket has taken from TLS's buffer; 0 of a plain channel. Any thread."""
-    return channel.tls.sent if channel.tls != NULL else 0
+    return sent_so_far(&channel.tls.sent) if channel.tls != NULL else 0
 
 
 cdef void channel_rest(Channel *channel) noexcept nogil:

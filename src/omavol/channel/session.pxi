@@ -14,6 +14,14 @@ cdef enum:
     TLS_FILE = 131072           # bytes of a file encrypted at once
     TLS_TEXT = 128
 
+cdef extern from * nogil:
+    """
+    #define sent_grows(place, more) __atomic_store_n(place, *(place) + (more), __ATOMIC_RELAXED)
+    #define sent_so_far(place) __atomic_load_n(place, __ATOMIC_RELAXED)
+    """
+    void sent_grows(uint64_t *place, uint64_t more)     # by the owner of the session alone
+    uint64_t sent_so_far(const uint64_t *place)         # by anybody
+
 cdef struct TlsSession:
     SSL *ssl
     int fd
@@ -112,7 +120,7 @@ cdef int tls_flush(TlsSession *t) noexcept nogil:
         n = send(t.fd, t.out + t.out_at, t.out_have - t.out_at, MSG_DONTWAIT | MSG_NOSIGNAL)
         if n >= 0:
             t.out_at += <uint32_t>n
-            t.sent += <uint64_t>n
+            sent_grows(&t.sent, <uint64_t>n)
         elif errno == EAGAIN:
             if t.out_at:
                 t.out_have -= t.out_at
