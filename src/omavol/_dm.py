@@ -59,6 +59,7 @@ ffibuilder.cdef(
     void *dm_get_next_target(
         struct dm_task *task, void *next, uint64_t *start, uint64_t *length, char **kind, char **params);
     int dm_udev_wait(uint32_t cookie);
+    void dm_udev_set_sync_support(int sync_with_udev);
     void dm_lib_release(void);
 
     void oma_dm_listen(void);

@@ -1,7 +1,7 @@
 """Device-mapper's nodes by libdevmapper: made, loaded, suspended, resumed, renamed, removed, listed (libdevmapper.h).
 
-The library is not safe for threads: one thread of a `Mapper` owns it, and any thread may call. Each change carries a
-udev cookie and is waited for, so that the link under /dev/mapper is there, or gone, when a call returns; without udev
+The library is not safe for threads: one thread of a `Mapper` owns it, and any thread may call. What makes or changes a
+name carries a udev cookie and is waited for, so that the link under /dev/mapper is there, or gone, when a call returns; without udev
 the library makes it itself. Our nodes are kept from every other rule of udev: nothing probes or scans what is on them,
 and no by-uuid link is made of it (dm-udev flags, 10-dm.rules, 13-dm-disk.rules).
 """
@@ -138,7 +138,12 @@ class Mapper:
 
     def clear(self, name: str) -> None:
         """Take back a table that was loaded and not resumed to."""
-        self._simply(self._lib.DM_DEVICE_CLEAR, name, "keeps its table")
+
+        def clear() -> None:
+            with self._task(self._lib.DM_DEVICE_CLEAR, name) as task:
+                self._run(task, f"node {name} keeps its table")
+
+        self._owned(clear)
 
     def suspend(self, name: str, *, flush: bool = True, freeze: bool = True) -> None:
         """Hold every request that comes, and wait for those under way; again is no error.
@@ -158,8 +163,16 @@ class Mapper:
         self._owned(suspend)
 
     def resume(self, name: str) -> None:
-        """Let requests go on, to the table that was loaded if one was."""
-        self._simply(self._lib.DM_DEVICE_RESUME, name, "cannot be resumed", told=True)
+        """Let requests go on, to the table that was loaded if one was.
+
+        No link changes by it: udev is told as ever, but not waited for, which would be most of what a swap takes.
+        """
+
+        def resume() -> None:
+            with self._cookie(wait=False) as cookie, self._task(self._lib.DM_DEVICE_RESUME, name) as task:
+                self._run(task, f"node {name} cannot be resumed", cookie)
+
+        self._owned(resume)
 
     def rename(self, name: str, new: str) -> None:
         def rename() -> None:
@@ -236,13 +249,21 @@ class Mapper:
             self._lib.dm_task_destroy(task)
 
     @contextmanager
-    def _cookie(self) -> Iterator[Any]:
-        """A udev cookie for the changes of the block; udev is awaited at its end, whatever became of them."""
+    def _cookie(self, *, wait: bool = True) -> Iterator[Any]:
+        """A udev cookie for the changes of the block; udev is awaited at its end, whatever became of them.
+
+        Without `wait` it carries our flags alone: the library would otherwise tell udev to drop the node's links.
+        """
         cookie = self._ffi.new("uint32_t *", 0)
+        if not wait:
+            self._lib.dm_udev_set_sync_support(0)
         try:
             yield cookie
         finally:
-            self._lib.dm_udev_wait(cookie[0])
+            if wait:
+                self._lib.dm_udev_wait(cookie[0])
+            else:
+                self._lib.dm_udev_set_sync_support(1)
 
     def _run(self, task: Any, what: str, cookie: Any = None) -> None:
         if cookie is not None:
@@ -268,17 +289,6 @@ class Mapper:
     def _must(self, outcome: int) -> None:
         if not outcome:
             raise BlockError(self._complaint("device-mapper's library does not take that"))
-
-    def _simply(self, kind: int, name: str, failure: str, *, told: bool = False) -> None:
-        def run() -> None:
-            with self._task(kind, name) as task:
-                if not told:
-                    self._run(task, f"node {name} {failure}")
-                    return
-                with self._cookie() as cookie:
-                    self._run(task, f"node {name} {failure}", cookie)
-
-        self._owned(run)
 
     def _add_table(self, task: Any, table: Sequence[Target], read_only: bool) -> None:
         for target in table:
