@@ -16,18 +16,16 @@
 #include <unistd.h>
 
 static struct {
-    int asked; /* -1 not looked yet, 0 nothing asked, 1 asked */
+    int asked; /* whether the environment asks for a point; from the load of the extension on */
     char name[64];
     int remaining;
-} oma_failpoint = {-1, "", 1};
+} oma_failpoint = {0, "", 1};
 
-static void oma_failpoint_look(void)
+__attribute__((constructor)) static void oma_failpoint_look(void)
 {
     const char *wanted = getenv("OMA_FAILPOINT");
-    if (wanted == NULL || *wanted == '\0') {
-        oma_failpoint.asked = 0;
+    if (wanted == NULL || *wanted == '\0')
         return;
-    }
     const char *colon = strchr(wanted, ':');
     size_t length = colon ? (size_t)(colon - wanted) : strlen(wanted);
     if (length >= sizeof oma_failpoint.name)
@@ -52,14 +50,10 @@ static void oma_failpoint_reach(const char *name)
     kill(getpid(), SIGKILL);
 }
 
-#define OMA_FAILPOINT(name)                    \
-    do {                                       \
-        if (oma_failpoint.asked) {             \
-            if (oma_failpoint.asked < 0)       \
-                oma_failpoint_look();          \
-            if (oma_failpoint.asked)           \
-                oma_failpoint_reach(name);     \
-        }                                      \
+#define OMA_FAILPOINT(name)                \
+    do {                                   \
+        if (oma_failpoint.asked)           \
+            oma_failpoint_reach(name);     \
     } while (0)
 
 #endif

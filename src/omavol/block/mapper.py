@@ -1,9 +1,9 @@
 """Device-mapper's nodes by libdevmapper: made, loaded, suspended, resumed, renamed, removed, listed (libdevmapper.h).
 
 The library is not safe for threads: one thread of a `Mapper` owns it, and any thread may call. What makes or changes a
-name carries a udev cookie and is waited for, so that the link under /dev/mapper is there, or gone, when a call returns; without udev
-the library makes it itself. Our nodes are kept from every other rule of udev: nothing probes or scans what is on them,
-and no by-uuid link is made of it (dm-udev flags, 10-dm.rules, 13-dm-disk.rules).
+name carries a udev cookie and is waited for, so that the link under /dev/mapper is there, or gone, when a call returns;
+without udev the library makes it itself. Our nodes are kept from every other rule of udev: nothing probes or scans what
+is on them, and no by-uuid link is made of it (dm-udev flags, 10-dm.rules, 13-dm-disk.rules).
 """
 
 from __future__ import annotations

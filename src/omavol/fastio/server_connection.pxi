@@ -34,7 +34,7 @@ cdef void begin_connection(Table *table, int fd) noexcept nogil:
     cdef Opening *opening = <Opening *>calloc(1, sizeof(Opening))
     cdef bint welcome = False
     if c != NULL and opening != NULL:
-        c.kind, c.table, c.opening = WATCH_CONNECTION, table, opening
+        c.table, c.opening = table, opening
         channel_begin(&c.channel, fd)
         c.peer = peer_of(fd) if table.client_limit else 0
         opening.deadline = milliseconds() + table.handshake_limit
@@ -72,7 +72,7 @@ cdef Served *new_connection(Table *table) noexcept nogil:
     if c == NULL:
         c = <Served *>calloc(1, sizeof(Served))
         if c != NULL:
-            c.taken = 1
+            c.kind, c.taken = WATCH_CONNECTION, 1
     else:
         memset(&c.channel, 0, <size_t>(<uint8_t *>(c + 1) - <uint8_t *>&c.channel))
     return c
@@ -138,7 +138,7 @@ cdef Verdict take_options(Worker *w, Served *c) noexcept nogil:
         if room == NULL:
             return END
         c.opening.text = w.text
-        c.opening.shake.shutting_down = c.table.stopping
+        c.opening.shake.shutting_down = peek_flag(&c.table.stopping)
         todo = server_handshake_step(
             &c.opening.shake, w.buffer + w.used, w.have - w.used, &used, room, HANDSHAKE_ROOM, &wrote
         )

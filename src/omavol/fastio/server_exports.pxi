@@ -223,7 +223,7 @@ cdef int table_stop(Table *table) noexcept nogil:
     cdef Listener *listener = table.listeners
     cdef int failed = 0
     lock(table)
-    table.stopping = True
+    post_flag(&table.stopping, True)
     while listener != NULL:
         server_shutdown(listener.fd, SHUT_RDWR)     # who connects now is refused at once
         listener = listener.next

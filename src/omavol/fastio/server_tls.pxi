@@ -84,7 +84,7 @@ cdef void judge_tls_end(Served *c) noexcept nogil:
     """A connection ends: where its TLS never stood, or broke, that is counted and said (T14, T15)."""
     cdef char peer[INET6_ADDRSTRLEN]
     cdef const char *why = tls_text(&c.channel)
-    if tls_state(&c.channel) == TLS_STANDS or c.table.stopping:
+    if tls_state(&c.channel) == TLS_STANDS or peek_flag(&c.table.stopping):
         return
     if c.opening != NULL and c.opening.deadline <= milliseconds():
         why = "not done in the time for a handshake"
