@@ -1,6 +1,7 @@
 """Where volumes come from: one small interface, a provider a file.
 
-`volumes` the interface, its errors and facts · `local` sparse files of this machine. A new provider is a class with
+`volumes` the interface, its errors and facts · `local` sparse files of this machine · `cloudstack`, with `asyncjobs`
+for what it does in its own time · `fake` a CloudStack to test against. A new provider is a class with
 the five methods of `VolumeProvider` and a line in `PROVIDERS`.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from omavol.cloud.cloudstack import CloudStackProvider
 from omavol.cloud.local import LocalProvider
 from omavol.cloud.volumes import ProviderMisconfigured, VolumeProvider
 from omavol.schema.volumes import Provider
@@ -16,6 +18,7 @@ from omavol.schema.volumes import Provider
 __all__ = ["PROVIDERS", "provider_for"]
 
 PROVIDERS: Mapping[str, Callable[[Provider, Path], VolumeProvider]] = {
+    "cloudstack": CloudStackProvider.from_settings,
     "local": LocalProvider.from_settings,
 }
 

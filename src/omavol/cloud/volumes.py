@@ -58,11 +58,16 @@ class NoSpace(CloudError):
 
 @dataclass(frozen=True)
 class Described:
-    """A volume as the provider has it. `path`: where it is on this appliance, when attached here."""
+    """A volume as the provider has it, `capacity` in bytes.
+
+    `path`: where it is on this appliance when attached here, if the provider itself knows; else `uuid` is the cloud's
+    id of it, by which its device is found.
+    """
 
     capacity: int
     attached_to: str | None
     path: str | None
+    uuid: str | None = None
 
 
 class VolumeProvider(Protocol):
