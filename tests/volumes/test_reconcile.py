@@ -9,12 +9,14 @@ import pytest
 
 from omavol.schema.control import Refused
 from omavol.schema.volumes import OperationType, SessionState, Torn, UnknownContent, VolumeStatus
-from omavol.volumes.reconcile import RULES, Facts, Found, Mend, Served, Writing, reconcile
+from omavol.volumes.reconcile import RULES, Device, Facts, Found, Mend, Served, Writing, reconcile
 from volume_world import content_of
 
 V, F, W, S = VolumeStatus, Found, Writing, Served
 EVERY = [
-    Facts(*facts) for facts in itertools.product((False, True), VolumeStatus, Found, Writing, Served, (False, True))
+    Facts(*facts)
+    for facts in itertools.product((False, True), VolumeStatus, Found, Writing, Served, (False, True), Device)
+    if facts[2] is Found.ATTACHED or facts[-1] is Device.SOUND  # only of what is attached a device is looked for
 ]
 BROKEN = (F.SHORT, F.MISSING)
 
@@ -39,6 +41,10 @@ def test_the_table_is_total_and_keeps_its_laws():
             assert mend in (Mend.NONE, Mend.REPORT), facts
         if facts.status is V.ATTACHED and facts.found in BROKEN and not facts.busy:
             assert mend is Mend.OUTSIDE, facts
+        if facts.device is not Device.SOUND and not facts.busy:  # nothing is served from where the volume is not
+            assert mend not in (Mend.OFFER, Mend.READD), facts
+        if facts.status is V.ATTACHED and facts.device is Device.LOST and not facts.busy:
+            assert mend is Mend.LOSE, facts
 
 
 def test_every_rule_decides_something():
@@ -68,6 +74,16 @@ def test_every_rule_decides_something():
 )
 def test_the_cases_a_reader_asks_for(status, found, writing, served, stray, wanted):
     assert reconcile(Facts(False, status, found, writing, served, stray)).mend is wanted
+
+
+def test_a_device_that_is_elsewhere_or_gone():
+    def mend(status: VolumeStatus, device: Device) -> Mend:
+        return reconcile(Facts(False, status, F.ATTACHED, W.OPEN, S.SERVED, False, device)).mend
+
+    assert mend(V.ATTACHED, Device.ADRIFT) is Mend.NAME
+    assert mend(V.ATTACHED, Device.LOST) is Mend.LOSE
+    assert mend(V.ERROR, Device.LOST) is Mend.REPORT
+    assert mend(V.ERROR, Device.ADRIFT) is mend(V.ERROR, Device.SOUND) is Mend.SETTLE
 
 
 # --- the mender -------------------------------------------------------------------------------------------------

@@ -138,6 +138,11 @@ class MappedNames:
         """Remove the node; DeviceBusy with the holders' names while somebody has it open."""
         self._settle(named, wanted=False, device=None, held=nullcontext())
 
+    def stands(self, named: Named, device: Path) -> bool:
+        """Whether the node is over `device` as it should be; nothing is changed."""
+        facts = self._facts(named, True, _number(device), self._mapper.find_uuid(named.uuid))
+        return node_step(facts).step is NodeStep.NOTHING
+
     def standing(self) -> list[Node]:
         """Our nodes as the kernel has them."""
         return [node for node in self._mapper.nodes() if node.uuid.startswith(NODE_PREFIX)]

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from omavol.block import dm
+from omavol.block.mapper import Mapper
+from omavol.block.names import MappedNames
 from omavol.daemon.answers import in_thread
-from omavol.daemon.watch import Watch
+from omavol.daemon.watch import Watch, hear_devices
 from omavol.schema.volumes import OperationType
+from omavol.volumes.devices import Devices
 from omavol.volumes.house import House
 from omavol.volumes.lifecycle import LIFECYCLE
 from omavol.volumes.mend import Mender
@@ -96,7 +101,8 @@ class Daemon:
 async def run_daemon(state: Path, control: Path, stopping: asyncio.Event) -> AsyncIterator[Daemon]:
     """Open the record, drive to an end what a crash left, then keep comparing until the block ends."""
     record = await in_thread(Record, state / "record.sqlite")
-    house = House(state, record, ControlSocket(control))
+    mapper = await in_thread(_mapper)
+    house = House(state, record, ControlSocket(control), devices=Devices(MappedNames(mapper) if mapper else None))
     finishing = Finishing(asyncio.get_running_loop(), stopping)
     operations = Operations(house, {**LIFECYCLE, OperationType.PROVE: PROOF}, finishing.tell)
     sessions = Sessions(house)
@@ -104,7 +110,11 @@ async def run_daemon(state: Path, control: Path, stopping: asyncio.Event) -> Asy
     watch = Watch(control, lambda: daemon.mend())
     daemon = Daemon(house, operations, sessions, Views(house, sessions), mender, finishing, watch)
     await daemon.mend()
-    tasks = [asyncio.create_task(daemon.watch.run()), asyncio.create_task(daemon._mend_for_ever())]
+    tasks = [
+        asyncio.create_task(daemon.watch.run()),
+        asyncio.create_task(daemon._mend_for_ever()),
+        asyncio.create_task(hear_devices(daemon.mend)),
+    ]
     try:
         yield daemon
     finally:
@@ -114,3 +124,10 @@ async def run_daemon(state: Path, control: Path, stopping: asyncio.Event) -> Asy
         daemon.stopped_in_time = await in_thread(operations.close, STOP_TIMEOUT)
         if daemon.stopped_in_time:
             await in_thread(record.close)
+            if mapper is not None:
+                await in_thread(mapper.close)
+
+
+def _mapper() -> Mapper | None:
+    """Device-mapper's nodes, where this kernel has them and this process may make them."""
+    return Mapper() if os.geteuid() == 0 and dm.look().present else None

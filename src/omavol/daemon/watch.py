@@ -1,12 +1,13 @@
-"""Knows at once when `omavol serve` goes and comes: one connection to its control socket, held open.
+"""Knows at once when `omavol serve` goes and comes, and when the kernel's disks do.
 
-A hang-up means gone; then it is tried again, with waits that grow to `LONGEST` seconds, and each time it is there
-again `back` runs (reconcile). Nothing else goes over this connection.
+Of the server: one connection to its control socket, held open. A hang-up means gone; then it is tried again, with waits
+that grow to `LONGEST` seconds, and each time it is there again `back` runs (reconcile). Nothing else goes over it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -14,13 +15,17 @@ from pathlib import Path
 
 import msgspec
 
+from omavol.block.uevent import Uevents
 from omavol.schema import control
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "hear_devices"]
 
+log = logging.getLogger("omavol.daemon")
 SHORTEST = 0.05
 LONGEST = 2.0
 ANSWER_TIMEOUT = 10.0
+OURS = ("dm-", "loop")  # what changes by our own doing
+BURST = 0.2  # seconds in which what the kernel says of its disks is taken together
 
 
 class Watch:
@@ -59,3 +64,26 @@ class Watch:
         async with asyncio.timeout(ANSWER_TIMEOUT):
             packet = await loop.sock_recv(peer, control.MESSAGE_LIMIT)
         return msgspec.json.decode(packet, type=control.Listing)
+
+
+async def hear_devices(changed: Callable[[], Awaitable[None]]) -> None:
+    """Until cancelled: call `changed` when whole disks came, went or changed, a burst of events at once."""
+    try:
+        events = Uevents()
+    except OSError as error:
+        log.warning("the kernel's uevents cannot be heard (%s): disks are looked at on the timer alone", error.strerror)
+        return
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    with events:
+        loop.add_reader(events.fileno(), told.set)
+        try:
+            while True:
+                await told.wait()
+                await asyncio.sleep(BURST)
+                told.clear()
+                heard = events.take()
+                if heard is None or any(not event.name.startswith(OURS) for event in heard):
+                    await changed()
+        finally:
+            loop.remove_reader(events.fileno())

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from omavol.cloud import provider_for
-from omavol.cloud.volumes import VolumeProvider
+from omavol.cloud.volumes import Described, VolumeProvider
+from omavol.volumes.devices import Devices
 from omavol.volumes.record import Record
 from omavol.volumes.served import ServedTable
 
@@ -45,10 +46,15 @@ class House:
     record: Record
     served: ServedTable
     locks: Locks = field(default_factory=Locks)
+    devices: Devices = field(default_factory=Devices)
 
     def provider(self) -> VolumeProvider:
         """Made anew from the record at each call: a change of settings holds at once."""
         return provider_for(self.record.provider(), self.state)
+
+    def here(self, there: Described) -> bool:
+        """Whether a volume is attached to this appliance: the id is read anew, and an empty one is an error."""
+        return there.attached_to is not None and there.attached_to == self.record.provider().appliance_vm_id
 
     def digests_of(self, session_id: str) -> Path:
         return self.state / "digests" / session_id

@@ -1,7 +1,7 @@
 """A volume's life as operations: create, attach, detach, delete.
 
-The order (BEHAVIOUR.md 2.4, decided): attach = provider, check, then the record; detach = drop what is served, then
-provider. After a failure the provider is asked where the volume is, and the record says that.
+The order (BEHAVIOUR.md 2.4, decided): attach = provider, device and name, check, then the record; detach = drop what is
+served, the name, then provider. After a failure the provider is asked where the volume is, and the record says that.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from omavol import failpoint
 from omavol.cloud.volumes import CloudError, Described
 from omavol.schema.common import Problem
 from omavol.schema.volumes import OperationType, VolumeStatus
+from omavol.volumes.devices import WAIT
 from omavol.volumes.errors import ServerAway, VolumeError
+from omavol.volumes.house import House
 from omavol.volumes.operations import Step, Task, Work
 from omavol.volumes.rows import VOLUMES, OperationRow, VolumeRow, existing, issued_to, live_session
+from omavol.volumes.sessions import open_here
 
 __all__ = ["LIFECYCLE", "TRANSITIONS", "Transition", "state_shown"]
 
@@ -78,8 +81,23 @@ def _delete(task: Task) -> None:
 def _attach(task: Task) -> None:
     assert task.operation.vm_id is not None
     there = task.provider.attach(task.volume.volume_id, task.operation.vm_id)
-    task.found["path"] = there.path
+    task.found["there"] = there
     task.found["capacity"] = there.capacity
+    failpoint.reach("daemon.volume-attached")
+
+
+def _find(task: Task) -> None:
+    """Its device, under its name; a volume that another machine has got has none here."""
+    there = task.found["there"]
+    task.found["path"] = None
+    if task.house.here(there):
+        task.found["path"] = str(task.house.devices.appear(task.volume, there, WAIT))
+    failpoint.reach("daemon.device-found")
+
+
+def _part(task: Task) -> None:
+    task.house.devices.part(task.volume)
+    failpoint.reach("daemon.device-parted")
 
 
 def _detach(task: Task) -> None:
@@ -90,8 +108,8 @@ def _check(task: Task) -> None:
     """The device is what it should be: there, regular or a block device, and large enough."""
     path, volume = task.found["path"], task.volume
     if path is None:
-        raise VolumeError(502, "device_missing", f"volume {volume.volume_id} was attached, but has no device here")
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return
+    descriptor = open_here(path)
     try:
         mode, size = os.fstat(descriptor).st_mode, os.lseek(descriptor, 0, os.SEEK_END)
     finally:
@@ -156,34 +174,40 @@ def _failed(db: sqlite3.Connection, task: Task, problem: Problem) -> None:
         VOLUMES.update(db, task.volume.volume_id, status=V.ERROR)
         return
     gone = task.operation.type in (OperationType.CREATE, OperationType.DELETE)
-    shown = state_shown(there, task.volume, gone=V.DELETED if gone else V.ERROR)
+    shown = state_shown(task.house, there, task.volume, gone=V.DELETED if gone else V.ERROR)
     VOLUMES.update(db, task.volume.volume_id, **shown)
 
 
-def state_shown(there: Described | None, volume: VolumeRow, *, gone: VolumeStatus) -> dict[str, Any]:
-    """The columns of a volume that is where the provider shows it; `gone` is its state when it shows none."""
+def state_shown(house: House, there: Described | None, volume: VolumeRow, *, gone: VolumeStatus) -> dict[str, Any]:
+    """The columns of a volume that is where the provider shows it; `gone` is its state when it shows none.
+
+    Attached here without a device that can be had is an error, and the record says so.
+    """
     if there is None:
         return {"status": gone, "device_path": None}
     if there.capacity < volume.size:
         return {"status": V.ERROR, "device_path": None, "capacity": there.capacity}
-    return {
-        "status": V.DETACHED if there.attached_to is None else V.ATTACHED,
-        "vm_id": there.attached_to,
-        "device_path": there.path,
-        "capacity": there.capacity,
-    }
+    status, path = V.DETACHED if there.attached_to is None else V.ATTACHED, there.path
+    if path is None and house.here(there):
+        try:
+            path = str(house.devices.appear(volume, there, 0))
+        except VolumeError:
+            status = V.ERROR
+    return {"status": status, "vm_id": there.attached_to, "device_path": path, "capacity": there.capacity}
 
 
 _CREATE = Step("provider-create", _create, undo=_delete, undo_partly=True)
 _ATTACH = Step("provider-attach", _attach, undo=_detach)
+_FIND = Step("find-device", _find, undo=_part, undo_partly=True)
 _CHECK = Step("check-device", _check)
 _DROP = Step("drop-exports", _drop_exports)
+_PART = Step("remove-name", _part)
 _DETACH = Step("provider-detach", _detach)
 _DELETE = Step("provider-delete", _delete)
 
 LIFECYCLE: Mapping[OperationType, Work] = {
     OperationType.CREATE: Work(_begin, (_CREATE,), _created, _failed),
-    OperationType.ATTACH: Work(_begin, (_ATTACH, _CHECK), _attached, _failed),
-    OperationType.DETACH: Work(_begin, (_DROP, _DETACH), _detached, _failed),
-    OperationType.DELETE: Work(_begin, (_DROP, _DETACH, _DELETE), _deleted, _failed),
+    OperationType.ATTACH: Work(_begin, (_ATTACH, _FIND, _CHECK), _attached, _failed),
+    OperationType.DETACH: Work(_begin, (_DROP, _PART, _DETACH), _detached, _failed),
+    OperationType.DELETE: Work(_begin, (_DROP, _PART, _DETACH, _DELETE), _deleted, _failed),
 }

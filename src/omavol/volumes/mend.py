@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from pathlib import Path
 
 from omavol.cloud.volumes import CloudError
 from omavol.schema.common import Problem, new_id, now
@@ -21,7 +23,7 @@ from omavol.volumes.content import ChangedOutside, Held, content_after
 from omavol.volumes.errors import ServerAway, VolumeError, problem_from
 from omavol.volumes.house import House
 from omavol.volumes.lifecycle import state_shown
-from omavol.volumes.reconcile import Facts, Found, Mend, Rule, Served, Writing, reconcile
+from omavol.volumes.reconcile import Device, Facts, Found, Mend, Rule, Served, Writing, reconcile
 from omavol.volumes.rows import (
     OPERATIONS,
     SESSIONS,
@@ -33,7 +35,7 @@ from omavol.volumes.rows import (
     live_session,
     unfinished_operation,
 )
-from omavol.volumes.sessions import Sessions, apply_content
+from omavol.volumes.sessions import Sessions, apply_content, open_here
 
 __all__ = ["Mender"]
 
@@ -56,6 +58,8 @@ class Mender:
         self._effects: Mapping[Mend, Callable[[VolumeRow, SessionRow | None, Rule], None]] = {
             Mend.SETTLE: self._settle,
             Mend.OUTSIDE: self._outside,
+            Mend.LOSE: self._lose,
+            Mend.NAME: self._name,
             Mend.DROP_STRAY: self._drop_stray,
             Mend.OFFER: self._offer,
             Mend.READD: self._re_add,
@@ -110,32 +114,36 @@ class Mender:
         concerned = session is not None or volume_id in (self._serving or ())
         listing = self._listing() if concerned and self._serving is not None else None
         served = self._served_of(volume_id, listing) if listing else set()
+        found, device = (Found.UNTOLD, Device.SOUND) if busy else self._found(volume)
         return (
             volume,
             session,
             Facts(
                 busy=busy,
                 status=volume.status,
-                found=Found.UNTOLD if busy else self._found(volume),
+                found=found,
+                device=device,
                 writing=_writing(session),
                 served=_served(session, listing),
                 stray=bool(served - ({session.export_name} if session else set())),
             ),
         )
 
-    def _found(self, volume: VolumeRow) -> Found:
+    def _found(self, volume: VolumeRow) -> tuple[Found, Device]:
         try:
             there = self._house.provider().describe(volume.volume_id)
+            if there is None:
+                return Found.MISSING, Device.SOUND
+            if there.capacity < volume.size:
+                return Found.SHORT, Device.SOUND
+            if there.attached_to is None:
+                return Found.DETACHED, Device.SOUND
+            if volume.vm_id not in (None, there.attached_to):
+                return Found.ELSEWHERE, Device.SOUND
+            return Found.ATTACHED, self._house.devices.look(volume, there) if self._house.here(there) else Device.SOUND
         except (CloudError, VolumeError) as error:
             log.warning("volume %s: %s", volume.volume_id, error)
-            return Found.UNTOLD
-        if there is None:
-            return Found.MISSING
-        if there.capacity < volume.size:
-            return Found.SHORT
-        if there.attached_to is None:
-            return Found.DETACHED
-        return Found.ATTACHED if volume.vm_id in (None, there.attached_to) else Found.ELSEWHERE
+            return Found.UNTOLD, Device.SOUND
 
     def _listing(self) -> Listing | None:
         try:
@@ -193,18 +201,45 @@ class Mender:
 
     def _settle(self, volume: VolumeRow, session: SessionRow | None, rule: Rule) -> None:
         there = self._house.provider().describe(volume.volume_id)
+        shown = state_shown(self._house, there, volume, gone=VolumeStatus.ERROR)
         with self._house.record.write() as db:
-            VOLUMES.update(db, volume.volume_id, **state_shown(there, volume, gone=VolumeStatus.ERROR))
+            VOLUMES.update(db, volume.volume_id, **shown)
 
     def _outside(self, volume: VolumeRow, session: SessionRow | None, rule: Rule) -> None:
         if session is not None:
             self._sessions.end_now(session, f"the volume was lost or moved: {rule.reason}")
         there = self._house.provider().describe(volume.volume_id)
+        shown = state_shown(self._house, there, volume, gone=VolumeStatus.ERROR)
         with self._house.record.write() as db:
             row = VOLUMES.get(db, volume.volume_id)
             held = content_after(Held(row.content, row.generation), ChangedOutside(rule.reason))
             apply_content(db, volume.volume_id, held)
-            VOLUMES.update(db, volume.volume_id, **state_shown(there, volume, gone=VolumeStatus.ERROR))
+            VOLUMES.update(db, volume.volume_id, **shown)
+
+    def _lose(self, volume: VolumeRow, session: SessionRow | None, rule: Rule) -> None:
+        self._house.devices.lose(volume)
+        self._outside(volume, session, rule)
+
+    def _name(self, volume: VolumeRow, session: SessionRow | None, rule: Rule) -> None:
+        """Its requests wait while the device is changed beneath; without nodes the export goes to the new device."""
+        house, there = self._house, self._house.provider().describe(volume.volume_id)
+        if there is None:
+            raise VolumeError(409, "volume_missing", f"volume {volume.volume_id} is gone")
+        served = session is not None and self._listing() is not None and volume.device_path is not None
+        held = None
+        if served and house.devices.named:
+            assert session is not None and volume.device_path is not None
+            held = house.served.held(session.export_name, Path(volume.device_path), volume.size)
+        path = str(house.devices.appear(volume, there, 0, held))
+        if served and path != volume.device_path:
+            assert session is not None
+            descriptor = open_here(path)
+            try:
+                house.served.retarget(session.export_name, volume.size, descriptor, same_content=False)
+            finally:
+                os.close(descriptor)
+        with house.record.write() as db:
+            VOLUMES.update(db, volume.volume_id, device_path=path)
 
     def _drop_stray(self, volume: VolumeRow, session: SessionRow | None, rule: Rule) -> None:
         kept = {session.export_name} if session else set()

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from omavol.schema.volumes import VolumeStatus
 
-__all__ = ["RULES", "Facts", "Found", "Mend", "Rule", "Served", "Writing", "reconcile"]
+__all__ = ["RULES", "Device", "Facts", "Found", "Mend", "Rule", "Served", "Writing", "reconcile"]
 
 
 class Found(StrEnum):
@@ -45,12 +45,22 @@ class Served(StrEnum):
     OTHER = "other"  # another incarnation
 
 
+class Device(StrEnum):
+    """The device of a volume that is attached here."""
+
+    SOUND = "sound"  # where it should be, under its name; or none is looked for
+    ADRIFT = "adrift"  # there, but not under its name: after a reboot, or at another letter
+    LOST = "lost"  # the provider shows it attached here, and the kernel has no such device
+
+
 class Mend(StrEnum):
     NONE = "none"
     WAIT = "wait"
     REPORT = "report"
     SETTLE = "settle"  # record the state that the provider shows
     OUTSIDE = "outside"  # settle, end the session, content unknown, generation up
+    LOSE = "lose"  # outside, and whoever has its node open fails from here on
+    NAME = "name"  # bring the device under its name again
     DROP_STRAY = "drop-stray"  # stop serving what no session owns
     OFFER = "offer"  # serve the session's export for the first time
     READD = "re-add"  # serve it again; its counters are lost
@@ -68,6 +78,7 @@ class Facts:
     writing: Writing
     served: Served
     stray: bool
+    device: Device = Device.SOUND
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,7 @@ class Rule:
     reason: str
 
 
-V, F, W, S = VolumeStatus, Found, Writing, Served
+V, F, W, S, D = VolumeStatus, Found, Writing, Served, Device
 _BETWEEN = frozenset({V.CREATING, V.ATTACHING, V.DETACHING, V.DELETING})
 _BROKEN = frozenset({F.SHORT, F.MISSING})
 
@@ -89,6 +100,7 @@ RULES: tuple[Rule, ...] = (
     Rule(lambda f: f.found is F.UNTOLD, Mend.WAIT, "provider_untold", "the provider could not say where it is"),
     Rule(lambda f: f.status in _BETWEEN, Mend.SETTLE, "state_without_operation", "no operation is under way"),
     Rule(lambda f: f.status is V.ERROR and f.found in _BROKEN, Mend.REPORT, "volume_lost", "not there, or too small"),
+    Rule(lambda f: f.status is V.ERROR and f.device is D.LOST, Mend.REPORT, "device_missing", "its device is not here"),
     Rule(lambda f: f.status is V.ERROR, Mend.SETTLE, "volume_back", "it is there again"),
     Rule(lambda f: f.found in _BROKEN, Mend.OUTSIDE, "volume_lost", "not there, or smaller than its source disk"),
     Rule(
@@ -97,6 +109,8 @@ RULES: tuple[Rule, ...] = (
         "moved_outside",
         "the provider shows it in another place",
     ),
+    Rule(lambda f: f.device is D.LOST, Mend.LOSE, "device_lost", "its device went away without being asked"),
+    Rule(lambda f: f.device is D.ADRIFT, Mend.NAME, "device_adrift", "its device is not under its name"),
     Rule(lambda f: f.stray, Mend.DROP_STRAY, "stray_export", "an export that no session owns is served"),
     Rule(lambda f: f.writing is W.NONE, Mend.NONE, "ok", "nothing is open"),
     Rule(lambda f: f.status is V.DETACHED, Mend.END, "session_without_device", "a session is open, no device is here"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ __all__ = ["ControlSocket", "ServedTable", "ServerRefused", "uris_of"]
 
 UNKNOWN = "unknown_export"
 STOPPING = "stopping"
+PAUSE = "pause"  # omavol.serve.filters
 
 
 class ServerRefused(VolumeError):
@@ -35,6 +37,12 @@ class ServedTable(Protocol):
 
     def remove(self, name: str) -> Done | None:
         """End connections, flush, close; the counters as they stood. None: it was not served."""
+
+    def retarget(self, name: str, size: int, descriptor: int, *, same_content: bool) -> Done:
+        """Serve `name` from another descriptor, which stays the caller's to close; no request is lost."""
+
+    def held(self, name: str, path: Path, size: int) -> AbstractContextManager[None]:
+        """Inside the block no request of the export is under way: those that come wait."""
 
     def listing(self) -> Listing:
         """Every export with its counters, and the server's incarnation."""
@@ -58,6 +66,30 @@ class ControlSocket:
             if refused.reason == UNKNOWN:
                 return None
             raise
+
+    def retarget(self, name: str, size: int, descriptor: int, *, same_content: bool) -> Done:
+        with self._asking() as server:
+            return server.retarget(name, descriptor, size, same_content=same_content)
+
+    @contextmanager
+    def held(self, name: str, path: Path, size: int) -> Iterator[None]:
+        """A pause in front of the store, then a retarget to the same device: it returns when none is in hand any more."""
+        filters = next((export.filters for export in self.listing().exports if export.name == name), [])
+        kept = [each for each in filters if each != PAUSE]  # a crash may have left one
+        self._filter(name, [*kept, PAUSE])
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                self.retarget(name, size, descriptor, same_content=True)
+            finally:
+                os.close(descriptor)
+            yield
+        finally:
+            self._filter(name, kept)
+
+    def _filter(self, name: str, filters: list[str]) -> None:
+        with self._asking() as server:
+            server.set_filters(name, filters)
 
     def listing(self) -> Listing:
         with self._asking() as server:

@@ -35,7 +35,7 @@ from omavol.volumes.rows import (
 )
 from omavol.volumes.served import uris_of
 
-__all__ = ["Sessions", "apply_content", "close_unproved", "open_device", "wrote_nothing"]
+__all__ = ["Sessions", "apply_content", "close_unproved", "open_device", "open_here", "wrote_nothing"]
 
 log = logging.getLogger("omavol.volumes")
 MOST_SHOWN = 100
@@ -277,12 +277,18 @@ def open_device(volume: VolumeRow) -> int:
     """A descriptor of the volume's device, for reading and writing; an error when it is not large enough."""
     if volume.device_path is None:
         raise VolumeError(409, "not_attached", f"volume {volume.volume_id} has no device here", "Attach it first.")
-    descriptor = os.open(volume.device_path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = open_here(volume.device_path)
     mode, size = os.fstat(descriptor).st_mode, os.lseek(descriptor, 0, os.SEEK_END)
     if (stat.S_ISREG(mode) or stat.S_ISBLK(mode)) and size >= volume.size:
         return descriptor
     os.close(descriptor)
     raise VolumeError(502, "device_wrong", f"{volume.device_path} has {size} bytes, not {volume.size} or more")
+
+
+def open_here(path: str) -> int:
+    """Open a volume's file or device for reading and writing; a link is followed under /dev alone, where udev makes it."""
+    follow = 0 if path.startswith("/dev/") else os.O_NOFOLLOW
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC | follow)
 
 
 def wrote_nothing(session: SessionRow, done: Done | None) -> bool:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from benchmarks.servers import OMAVOL
 from guest_world import LIMIT, SIZE, Device, Disks, run, until
-from hotplug import Cloud, Monitor
+from hotplug import PORT, Cloud
 
+from omavol.cloud.fake.qmp import Monitor
 from omavol.serve.client import ControlClient
 
 
@@ -52,10 +53,10 @@ def attach(disks) -> Iterator[Callable[..., Device]]:
     disks.added.clear()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def monitor() -> Iterator[Monitor]:
-    """QEMU's monitor; its port takes one user."""
-    monitor = Monitor()
+    """QEMU's monitor; its port takes one user at a time."""
+    monitor = Monitor(PORT)
     yield monitor
     monitor.close()
 

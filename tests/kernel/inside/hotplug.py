@@ -6,17 +6,15 @@ A disk's bytes are a file of the job's directory, which QEMU opens at the host's
 from __future__ import annotations
 
 import itertools
-import json
 import os
-import select
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from guest_world import LIMIT, until
+from guest_world import until
 
-__all__ = ["Cloud", "Monitor", "Plugged"]
+from omavol.cloud.fake.qmp import Monitor
+
+__all__ = ["PORT", "PORTS", "Cloud", "Plugged"]
 
 PORT = Path("/dev/virtio-ports/qmp")
 IMAGES = Path("/run/job/disks")
@@ -26,53 +24,6 @@ SERIAL_OF_VIRTIO = 20  # bytes (virtio 1.2, section 5.2.6: VIRTIO_BLK_ID_BYTES)
 
 
 NUMBERS = itertools.count()  # of names that no two disks of this boot share
-
-
-class Refused(Exception):
-    """QEMU said no."""
-
-
-class Monitor:
-    """QMP over a port of the guest (QEMU's docs/interop/qmp-spec): one command at a time, events kept."""
-
-    def __init__(self, port: Path = PORT) -> None:
-        self._port = os.open(port, os.O_RDWR | os.O_CLOEXEC)
-        self._buffer = b""
-        self._events: list[dict[str, Any]] = []
-        self.ask("qmp_capabilities")
-
-    def close(self) -> None:
-        os.close(self._port)
-
-    def ask(self, command: str, **arguments: object) -> Any:
-        os.write(self._port, json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
-        while True:
-            said = self._hear()
-            if "event" in said:
-                self._events.append(said)
-            elif "error" in said:
-                raise Refused(f"{command}: {said['error']['desc']}")
-            elif "return" in said:
-                return said["return"]
-
-    def wait_for(self, event: str, device: str) -> None:
-        while True:
-            for index, said in enumerate(self._events):
-                if said["event"] == event and said["data"].get("device") == device:
-                    del self._events[index]
-                    return
-            said = self._hear()
-            if "event" in said:
-                self._events.append(said)
-
-    def _hear(self) -> dict[str, Any]:
-        end = time.monotonic() + LIMIT
-        while b"\n" not in self._buffer:
-            assert select.select([self._port], [], [], max(0.0, end - time.monotonic()))[0], "QEMU is silent"
-            self._buffer += os.read(self._port, 65536)
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        said: dict[str, Any] = json.loads(line)
-        return said
 
 
 @dataclass(frozen=True)

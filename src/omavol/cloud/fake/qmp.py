@@ -5,6 +5,7 @@ In a guest the greeting may be gone before anybody listens: it is not waited for
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -40,7 +41,8 @@ class Monitor:
             self._port = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._buffer = b""
         self._events: list[dict[str, Any]] = []
-        self.ask("qmp_capabilities")
+        with contextlib.suppress(Refused):  # of a port that somebody had before: it is negotiated already
+            self.ask("qmp_capabilities")
 
     def close(self) -> None:
         os.close(self._port)
