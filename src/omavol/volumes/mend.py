@@ -160,6 +160,8 @@ class Mender:
     def _look_at_server(self) -> list[Finding]:
         """Which volumes it serves. Exports that this record never issued are somebody's: named, never touched."""
         try:
+            for name in self._house.served.release():
+                log.warning("reconcile: requests of export %s were held and are let go", name)
             names = [export.name for export in self._house.served.listing().exports]
         except ServerAway as error:
             self._serving = None

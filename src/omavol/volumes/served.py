@@ -44,6 +44,9 @@ class ServedTable(Protocol):
     def held(self, name: str, path: Path, size: int) -> AbstractContextManager[None]:
         """Inside the block no request of the export is under way: those that come wait."""
 
+    def release(self) -> list[str]:
+        """Let go whatever a crash inside such a block left waiting; the names of those exports."""
+
     def listing(self) -> Listing:
         """Every export with its counters, and the server's incarnation."""
 
@@ -73,7 +76,7 @@ class ControlSocket:
 
     @contextmanager
     def held(self, name: str, path: Path, size: int) -> Iterator[None]:
-        """A pause in front of the store, then a retarget to the same device: it returns when none is in hand any more."""
+        """A pause before the store, then a retarget to the same device, which returns when no request is in hand."""
         filters = next((export.filters for export in self.listing().exports if export.name == name), [])
         kept = [each for each in filters if each != PAUSE]  # a crash may have left one
         self._filter(name, [*kept, PAUSE])
@@ -86,6 +89,12 @@ class ControlSocket:
             yield
         finally:
             self._filter(name, kept)
+
+    def release(self) -> list[str]:
+        found = [export for export in self.listing().exports if PAUSE in export.filters]
+        for export in found:
+            self._filter(export.name, [each for each in export.filters if each != PAUSE])
+        return [export.name for export in found]
 
     def _filter(self, name: str, filters: list[str]) -> None:
         with self._asking() as server:

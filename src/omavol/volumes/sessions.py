@@ -286,7 +286,7 @@ def open_device(volume: VolumeRow) -> int:
 
 
 def open_here(path: str) -> int:
-    """Open a volume's file or device for reading and writing; a link is followed under /dev alone, where udev makes it."""
+    """Open a volume's file or device for reading and writing; a link is followed under /dev alone: udev makes those."""
     follow = 0 if path.startswith("/dev/") else os.O_NOFOLLOW
     return os.open(path, os.O_RDWR | os.O_CLOEXEC | follow)
 

@@ -23,7 +23,7 @@ from guest_world import LIMIT, MIB, until
 from hotplug import HOST_IMAGES, IMAGES, PORT, PORTS
 
 from omavol import nbd
-from omavol.block.mapper import Mapper
+from omavol.block.mapper import Mapper, error
 from omavol.client import ProblemError, VolumeClient
 from omavol.schema.volumes import CreateVolume, OpenSession, Operation, Provider, UnknownContent, Volume
 from omavol.serve.client import ControlClient
@@ -163,6 +163,36 @@ def test_a_detach_with_a_client_connected_is_refused_until_the_session_ends(appl
         appliance.ask("end_session", volume.volume_id, session.session_id)
         appliance.do("detach", volume.volume_id)
     assert nodes(mapper) == {}
+    appliance.do("delete_volume", volume.volume_id)
+
+
+def test_requests_that_a_crash_left_held_are_let_go(appliance, mapper):
+    volume = appliance.attached("held")
+    session = appliance.ask("open_session", volume.volume_id, OpenSession(job="j", epoch=volume.epoch + 1))
+    with ControlClient(appliance.folder / "control", timeout=LIMIT) as control:
+        control.set_filters(session.export_name, ["pause"])
+        assert appliance.ask("validate_exports").findings == []
+        assert control.list().exports[0].filters == []
+    with nbd.connect(session.uri, timeout=LIMIT) as client:
+        assert len(client.read(0, 4096)) == 4096
+    appliance.ask("end_session", volume.volume_id, session.session_id)
+    appliance.do("delete_volume", volume.volume_id)
+
+
+def test_a_node_that_went_under_an_open_export_is_brought_back(appliance, mapper):
+    """Swapped to the error target behind the daemon's back: named again, with the export's requests held meanwhile."""
+    volume = appliance.attached("adrift")
+    session = appliance.ask("open_session", volume.volume_id, OpenSession(job="j", epoch=volume.epoch + 1))
+    with nbd.connect(session.uri, timeout=LIMIT) as client:
+        client.write(0, b"w" * 4096)
+        client.flush()
+        mapper.load(volume.persistent_name, error(SIZE))
+        mapper.suspend(volume.persistent_name, freeze=False)
+        mapper.resume(volume.persistent_name)
+        found = appliance.ask("validate_exports").findings
+        assert [(each.code, each.mended) for each in found] == [("device_adrift", True)]
+        assert client.read(0, 4096) == b"w" * 4096
+    appliance.ask("end_session", volume.volume_id, session.session_id)
     appliance.do("delete_volume", volume.volume_id)
 
 
