@@ -18,10 +18,12 @@ COMMANDS: dict[str, str] = {
     "copy": "Copy a disk between files and NBD exports, at the speed of the slower one.",
     "daemon": "Keep the volumes of this appliance: record, attach, export, prove.",
     "detach": "Let a device of the kernel's NBD client go.",
+    "devices": "Show volumes and this machine's disks side by side, trouble first.",
     "doctor": "Show what this machine lacks for which command, and how to get it.",
     "exports": "Show and change what a running server serves.",
     "info": "Show what an NBD server offers.",
     "map": "Show the extents of an export or a file.",
+    "names": "Show the device-mapper nodes that give volumes their names.",
     "serve": "Serve files and block devices by NBD.",
 }
 

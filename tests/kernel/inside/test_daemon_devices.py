@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks.servers import OMAVOL
-from guest_world import LIMIT, MIB, until
+from guest_world import LIMIT, MIB, run, until
 from hotplug import HOST_IMAGES, IMAGES, PORT, PORTS
 
 from omavol import nbd
@@ -142,6 +142,11 @@ def test_a_volume_is_attached_named_served_and_let_go(appliance, mapper):
     assert nodes(mapper)[volume.volume_id] == volume.persistent_name
     session = appliance.ask("open_session", volume.volume_id, OpenSession(job="j", epoch=volume.epoch + 1))
     with nbd.connect(session.uri, timeout=LIMIT) as client:
+        (line, *_) = json.loads(run(OMAVOL, "devices", "--json", "--daemon", appliance.socket))
+        assert (line["state"], line["name"], line["clients"]) == ("ok", volume.persistent_name, 1)
+        assert len(line["serial"]) == 20
+        (named,) = json.loads(run(OMAVOL, "names", "--json"))
+        assert (named["name"], named["state"], named["openers"]) == (volume.persistent_name, "live", 1)
         assert client.export.size == SIZE
         client.write(4096, b"content" * 512)
         client.flush()
