@@ -2,26 +2,29 @@
 
 QEMU by emulation (no /dev/kvm is needed), q35 with Debian's kernel: up in about 5 s. The host's root is the guest's,
 read-only under a tmpfs, but for /tmp, /run and /dev, which are its own; a command's job is a directory that both may
-write, /run/job there. udev names its disks. Its own QEMU answers QMP at /dev/virtio-ports/qmp, so that a test in the
+write, /run/job there. udev names its disks. Its own QEMU answers QMP at the ports MONITORS, so that a program in the
 guest plugs disks in and out as a cloud does; files of the job's directory may back them. Work of the CPU takes some
-fifteen times as long as outside: boot once and run all tests in that boot.
+fifteen times as long as outside: boot once and run all tests in that boot. The power is cut at the end of the command.
 """
 
 from __future__ import annotations
 
 import shlex
 import shutil
+import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from guest import Guest, prepared
 
-__all__ = ["PORTS", "Disk", "MachineFailed", "run"]
+__all__ = ["MONITORS", "PORTS", "Disk", "MachineFailed", "run"]
 
 PORTS = 24  # PCIe slots for disks that come and go; each costs 60 ms of the boot. SCSI disks need none.
+MONITORS = ("qmp", "qmp.cloud")  # in /dev/virtio-ports, each for one program: a test's own, a fake cloud's beside it
 
 BOOT = (
     "console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check tsc=reliable random.trust_cpu=on "
@@ -31,10 +34,11 @@ BOOT = (
 
 @dataclass(frozen=True)
 class Disk:
-    """A virtio disk that is there when the machine boots; `serial` as the cloud gives it, cut to 20 characters."""
+    """A disk that is there when the machine boots: virtio-blk, which cuts its serial to 20 characters, or SCSI."""
 
     path: Path
     serial: str
+    scsi: bool = False
 
 
 class MachineFailed(Exception):
@@ -92,15 +96,16 @@ def _qemu(guest: Guest, job: Path, disks: Sequence[Disk], console: str, limit: f
     argv += ["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt", "-smp", "2"]
     argv += ["-m", "2048", "-kernel", str(guest.kernel), "-initrd", str(guest.initramfs)]
     argv += ["-append", BOOT, "-serial", f"file:{console}"]
-    argv += [*_monitor(job / "qmp"), *_slots(), *_plugged(disks)]
+    argv += [*_slots(), *_plugged(disks)]
     for tag, path, read_only in (("host", Path("/"), True), ("layer", guest.layer, True), ("job", job, False)):
         share = f"local,id={tag},path={path},security_model=none,multidevs=remap"
         argv += ["-fsdev", share + (",readonly=on" if read_only else "")]
         argv += ["-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
-    (job / "qmp").unlink(missing_ok=True)
     # qemu ends with this process (setpriv, PR_SET_PDEATHSIG), however that ends.
     guarded = ["setpriv", "--pdeathsig", "KILL", "--", *argv]
-    process = subprocess.Popen(guarded, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with _monitors() as (options, ends):
+        process = subprocess.Popen([*guarded, *options], stdin=subprocess.DEVNULL, **out, pass_fds=ends)
     try:
         told, _ = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
@@ -111,12 +116,23 @@ def _qemu(guest: Guest, job: Path, disks: Sequence[Disk], console: str, limit: f
     return f"stopped (status {process.returncode}) {told.decode(errors='replace').strip()}"
 
 
-def _monitor(path: Path) -> list[str]:
-    """QEMU's monitor, joined to a port of the guest: a socket that QEMU itself listens on and dials."""
-    listening = f"socket,id=monitor,path={path},server=on,wait=off"
-    dialling = f"socket,id=inside,path={path}"
-    argv = ["-device", "virtio-serial-pci", "-chardev", listening, "-mon", "chardev=monitor,mode=control"]
-    return [*argv, "-chardev", dialling, "-device", "virtserialport,chardev=inside,name=qmp"]
+@contextmanager
+def _monitors() -> Iterator[tuple[list[str], list[int]]]:
+    """QEMU's monitors, each joined to a port of the guest by a pair of sockets that QEMU inherits: options, sockets."""
+    argv = ["-device", "virtio-serial-pci"]
+    ends: list[socket.socket] = []
+    try:
+        for name in MONITORS:
+            outside, inside = pair = socket.socketpair()
+            ends += pair
+            argv += ["-chardev", f"socket,id={name}.monitor,fd={outside.fileno()}"]
+            argv += ["-mon", f"chardev={name}.monitor,mode=control"]
+            argv += ["-chardev", f"socket,id={name}.port,fd={inside.fileno()}"]
+            argv += ["-device", f"virtserialport,chardev={name}.port,name={name}"]
+        yield argv, [end.fileno() for end in ends]
+    finally:
+        for end in ends:
+            end.close()
 
 
 def _slots() -> list[str]:
@@ -132,5 +148,6 @@ def _plugged(disks: Sequence[Disk]) -> list[str]:
     argv: list[str] = []
     for number, disk in enumerate(disks):
         argv += ["-blockdev", f"driver=raw,node-name=boot{number},file.driver=file,file.filename={disk.path}"]
-        argv += ["-device", f"virtio-blk-pci,drive=boot{number},serial={disk.serial}"]
+        device = "scsi-hd,bus=scsi.0" if disk.scsi else "virtio-blk-pci"
+        argv += ["-device", f"{device},drive=boot{number},serial={disk.serial}"]
     return argv

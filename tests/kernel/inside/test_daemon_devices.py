@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from benchmarks.servers import OMAVOL
 from guest_world import LIMIT, MIB, run, until
-from hotplug import HOST_IMAGES, IMAGES, PORT, PORTS
+from hotplug import CLOUD_PORT, HOST_IMAGES, IMAGES, PORTS
 
 from omavol import nbd
 from omavol.block.mapper import Mapper, error
@@ -44,7 +44,7 @@ class Appliance:
 
     def start_cloud(self) -> None:
         argv = [sys.executable, "-m", "omavol.cloud.fake", "--port", "0", "--pace", "0.02", "--machine", APPLIANCE]
-        argv += ["--qmp", PORT, "--files", IMAGES, "--seen-as", HOST_IMAGES, "--ports", PORTS]
+        argv += ["--qmp", CLOUD_PORT, "--files", IMAGES, "--seen-as", HOST_IMAGES, "--ports", PORTS]
         argv += ["--state", self.folder / "cloud"]
         process = subprocess.Popen([str(each) for each in argv], stdout=subprocess.PIPE)
         assert process.stdout is not None

@@ -1,6 +1,7 @@
 """A QEMU's monitor through a unix socket, or through a port of the very guest that it runs (docs/interop/qmp-spec.rst).
 
-In a guest the greeting may be gone before anybody listens: it is not waited for.
+In a guest the greeting may be gone before anybody listens: it is not waited for. A port outlives who uses it: what the
+last one left unread is passed over, and the capabilities may be negotiated already.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import select
 import socket
 import stat
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +51,14 @@ class Monitor:
 
     def ask(self, command: str, **arguments: object) -> Any:
         """The answer; Refused with QEMU's words, Silent after the limit."""
-        os.write(self._port, json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n")
+        question = {"execute": command, "arguments": arguments, "id": uuid.uuid4().hex}
+        os.write(self._port, json.dumps(question).encode() + b"\n")
         while True:
             said = self._hear()
             if "event" in said:
                 self._events.append(said)
+            elif said.get("id") != question["id"]:
+                continue
             elif "error" in said:
                 raise Refused(f"{command}: {said['error']['desc']}")
             elif "return" in said:
@@ -80,5 +85,8 @@ class Monitor:
                 raise Silent("the monitor hung up")
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
-        said: dict[str, Any] = json.loads(line)
+        try:
+            said: dict[str, Any] = json.loads(line)
+        except ValueError:  # the rest of a line whose beginning somebody else has read
+            return {}
         return said
