@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from omavol.cloud import cloudstack
+from omavol.cloud import asking, cloudstack
 from omavol.cloud.asyncjobs import Ledger
 from omavol.cloud.cloudstack import CloudStackProvider
 from omavol.cloud.fake.api import FakeCloud
@@ -82,7 +82,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[[FakeCloud], str]]:
 def cloud(serve, tmp_path: Path, monkeypatch) -> Cloud:
     """One with this appliance in it, whose jobs take no time; what is waited for in vain is not waited for long."""
     monkeypatch.setattr(cloudstack, "SEEN", 0.5)
-    monkeypatch.setattr(cloudstack, "READ_PAUSE", 0.02)
+    monkeypatch.setattr(cloudstack, "LOOK_PAUSE", 0.02)
+    monkeypatch.setattr(asking, "READ_PAUSE", 0.02)
     fake = FakeCloud(Model(Nothing()), KEY, SECRET, pace=0.0)
     fake.model.add_machine(APPLIANCE, "appliance")
     return Cloud(fake, serve(fake), tmp_path)

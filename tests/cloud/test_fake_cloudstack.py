@@ -16,7 +16,7 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from omavol.cloud import cloudstack
+from omavol.cloud import asking, cloudstack
 from omavol.cloud.fake.api import signature
 from omavol.cloud.fake.hardware import Files, Nothing
 from omavol.cloud.fake.jobs import FaultKind
@@ -191,7 +191,8 @@ steps = st.lists(
 def test_any_run_of_calls_and_faults_loses_nothing_and_makes_nothing_twice(cloud, monkeypatch, run):
     """Whatever failed on the way: a volume is there once or not at all, and the same calls in peace end as they say."""
     monkeypatch.setattr(cloudstack, "SEEN", 0.1)
-    monkeypatch.setattr(cloudstack, "READ_PAUSE", 0.01)
+    monkeypatch.setattr(cloudstack, "LOOK_PAUSE", 0.01)
+    monkeypatch.setattr(asking, "READ_PAUSE", 0.01)
     cloud.fake.faults.waiting.clear()
     ids = [str(uuid.uuid4()) for _ in range(2)]
     arguments = {"create": ("v", GIB, {}), "attach": (APPLIANCE,), "detach": (), "delete": (), "describe": ()}

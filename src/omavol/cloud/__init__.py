@@ -1,8 +1,8 @@
 """Where volumes come from: one small interface, a provider a file.
 
-`volumes` the interface, its errors and facts · `local` sparse files of this machine · `cloudstack`, with `asyncjobs`
-for what it does in its own time · `fake` a CloudStack to test against. A new provider is a class with
-the five methods of `VolumeProvider` and a line in `PROVIDERS`.
+`volumes` the interface, its errors and facts · `local` sparse files of this machine · `cloudstack`, with `asking` for
+one request and `asyncjobs` for what the cloud does in its own time · `fake` a CloudStack to test against. A new
+provider is a class with the five methods of `VolumeProvider` and a line in `PROVIDERS`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""CloudStack's volumes, by its API (the `cs` library signs and sends).
+"""CloudStack's volumes, by its API.
 
 A volume of ours is the one named `oma-<volume id>`: the name is given before anything else is known, so a create whose
 answer was lost finds what it made. Every change ends by reading the volume again: that is what is believed, not a job's
-status or an answer that did not come. Secrets are files, read at each call, never logged and never in an error.
+status or an answer that did not come.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omavol import failpoint
+from omavol.cloud.asking import AnswerLost, Asking, refusal, seconds_of
 from omavol.cloud.asyncjobs import Ended, Jobs, Ledger, Pending
 from omavol.cloud.volumes import (
     CloudError,
     Described,
-    NoSpace,
     NoSuchVolume,
     NotAttachable,
     ProviderMisconfigured,
@@ -25,24 +25,15 @@ from omavol.cloud.volumes import (
 )
 from omavol.schema.volumes import Provider
 
-if TYPE_CHECKING:
-    from cs import CloudStack
-    from requests import Session
-
 __all__ = ["CloudStackProvider", "volume_name"]
 
 GIB = 1 << 30
 NEEDED = ("api_url", "api_key_file", "secret_file", "zone_id", "disk_offering_id")
 OPTIONAL = ("timeout", "job_timeout")
-TIMEOUT, JOB_TIMEOUT = 30.0, 600.0  # seconds for an answer, and for a job
-READS = 4  # attempts at a question that could not be asked
-READ_PAUSE = 0.2  # seconds before the second, doubled each time
+JOB_TIMEOUT = 600.0  # seconds for a job
+LOOK_PAUSE = 0.2  # seconds before the second look, doubled each time
 SEEN = 20.0  # seconds in which a command whose answer was lost shows, or did not happen
 GONE = frozenset({"Destroy", "Destroying", "Expunging", "Expunged"})
-BUSY = frozenset({"Creating", "Attaching", "Migrating", "Resizing", "Copying", "Snapshotting", "RevertSnapshotting"})
-NO_CAPACITY, NO_SUCH_COMMAND, UNAUTHORISED = 533, 432, 401
-ENTITY_MISSING = 431
-RETRIED = frozenset({429, 502, 503, 504})
 
 
 def volume_name(volume_id: str) -> str:
@@ -52,22 +43,6 @@ def volume_name(volume_id: str) -> str:
     'oma-7b0c'
     """
     return f"oma-{volume_id}"
-
-
-class AnswerLost(CloudError):
-    """The command was sent, and no answer that can be read came: it may have happened."""
-
-    code = "cloud_answer_lost"
-
-
-class CloudRefused(CloudError):
-    """CloudStack said no; `number` is its ApiErrorCode, or an HTTP status."""
-
-    code = "cloud_refused"
-
-    def __init__(self, detail: str, number: int, *, advice: tuple[str, ...] = ()) -> None:
-        super().__init__(detail, advice=advice)
-        self.number = number
 
 
 class CloudStackProvider:
@@ -84,9 +59,9 @@ class CloudStackProvider:
             raise ProviderMisconfigured(f"the cloudstack provider has no settings {', '.join(unknown)}")
         self.appliance_vm_id = row.appliance_vm_id
         self._zone, self._offering = settings["zone_id"], settings["disk_offering_id"]
-        self._settings = settings
         self._ledger = ledger
-        self._jobs = Jobs(self, _seconds(settings, "job_timeout", JOB_TIMEOUT))
+        self._cloud = Asking(settings)
+        self._jobs = Jobs(self._cloud, seconds_of(settings, "job_timeout", JOB_TIMEOUT))
 
     @classmethod
     def from_settings(cls, row: Provider, state: Path) -> CloudStackProvider:
@@ -159,7 +134,7 @@ class CloudStackProvider:
     def _change(self, volume_id: str, command: str, seen: Callable[[], bool], **arguments: object) -> None:
         """Send a command and return once the volume shows that it happened; CloudError where it does not."""
         try:
-            answer = self._ask(command, **arguments)
+            answer = self._cloud.ask(command, **arguments)
         except AnswerLost:
             if self._shows(seen, SEEN):
                 return
@@ -188,7 +163,7 @@ class CloudStackProvider:
 
     def _shows(self, seen: Callable[[], bool], seconds: float) -> bool:
         """Whether the volume shows it, now or within that time: an effect may come after its answer."""
-        deadline, pause = time.monotonic() + seconds, READ_PAUSE
+        deadline, pause = time.monotonic() + seconds, LOOK_PAUSE
         while not seen():
             if time.monotonic() + pause > deadline:
                 return False
@@ -198,19 +173,10 @@ class CloudStackProvider:
 
     # --- questions ---
 
-    def job(self, job_id: str) -> dict[str, Any] | None:
-        """For `Jobs`: the job as the cloud has it, None where it knows none."""
-        try:
-            return self._read("queryAsyncJobResult", jobid=job_id)
-        except CloudRefused as refused:
-            if refused.number == ENTITY_MISSING:
-                return None
-            raise
-
     def _find(self, volume_id: str) -> dict[str, Any] | None:
         """The volume by its name. Two of one name are an error: neither can be told from the other."""
         name = volume_name(volume_id)
-        answer = self._read("listVolumes", name=name, listall=True)
+        answer = self._cloud.read("listVolumes", name=name, listall=True)
         found = [each for each in answer.get("volume", []) if each["name"] == name and each["state"] not in GONE]
         if len(found) > 1:
             ids = " and ".join(each["id"] for each in found)
@@ -226,7 +192,7 @@ class CloudStackProvider:
         return there
 
     def _machine(self, vm_id: str) -> dict[str, Any]:
-        machines = self._read("listVirtualMachines", id=vm_id, listall=True).get("virtualmachine", [])
+        machines = self._cloud.read("listVirtualMachines", id=vm_id, listall=True).get("virtualmachine", [])
         if not machines:
             whose = "this appliance's own id" if vm_id == self.appliance_vm_id else "that id"
             raise ProviderMisconfigured(
@@ -234,48 +200,6 @@ class CloudStackProvider:
             )
         machine: dict[str, Any] = machines[0]
         return machine
-
-    def _read(self, command: str, **arguments: object) -> dict[str, Any]:
-        """A question, asked again when it could not be: it changes nothing."""
-        for attempt in range(READS):
-            try:
-                return self._ask(command, **arguments)
-            except (AnswerLost, CloudRefused) as error:
-                retried = isinstance(error, AnswerLost) or error.number in RETRIED
-                if not retried or attempt == READS - 1:
-                    raise
-            time.sleep(READ_PAUSE * 2**attempt)
-        raise AssertionError("not reached")
-
-    def _ask(self, command: str, **arguments: object) -> dict[str, Any]:
-        """One request. CloudRefused: it was refused, nothing was done. AnswerLost: nobody knows."""
-        import requests
-        from cs import CloudStackApiException, CloudStackException
-
-        try:
-            with requests.Session() as session:
-                answer = getattr(self._client(session), command)(**arguments)
-        except CloudStackApiException as error:
-            raise _refused(command, error.error or {}) from None
-        except CloudStackException as error:
-            status = getattr(error.response, "status_code", 0)
-            if status in RETRIED:
-                raise CloudRefused(f"{command}: the cloud answered HTTP {status}", status) from None
-            raise AnswerLost(f"{command}: the cloud's answer cannot be read (HTTP {status})") from None
-        except requests.exceptions.ConnectTimeout:
-            raise CloudRefused(f"{command}: the cloud at {self._settings['api_url']} does not answer", 503) from None
-        except requests.exceptions.RequestException as error:
-            # Its text has the request's address, and that the key and the signature.
-            raise AnswerLost(f"{command}: the connection to the cloud failed ({type(error).__name__})") from None
-        return answer if isinstance(answer, dict) else {}
-
-    def _client(self, session: Session) -> CloudStack:
-        from cs import CloudStack
-
-        key, secret = (_secret(self._settings[name], name) for name in ("api_key_file", "secret_file"))
-        timeout = int(_seconds(self._settings, "timeout", TIMEOUT))
-        url = self._settings["api_url"]
-        return CloudStack(endpoint=url, key=key, secret=secret, method="post", timeout=timeout, session=session)
 
 
 def _described(there: Mapping[str, Any]) -> Described:
@@ -289,41 +213,4 @@ def _failed(command: str, ended: Ended) -> CloudError:
             f"{command} succeeded, as the cloud says, and the volume does not show it",
             advice=("Look at the volume in the cloud; try again when it shows where it is.",),
         )
-    return _kind(command, ended.code, ended.error)
-
-
-def _refused(command: str, error: Mapping[str, Any]) -> CloudError:
-    return _kind(command, int(error.get("errorcode", 0)), str(error.get("errortext", "no reason given")))
-
-
-def _kind(command: str, number: int, text: str) -> CloudError:
-    detail = f"{command}: {text}"
-    if number == UNAUTHORISED:
-        return ProviderMisconfigured(
-            f"{command}: the cloud does not accept the key", advice=("Check the key files, and this machine's clock.",)
-        )
-    if number == NO_CAPACITY:
-        return NoSpace(detail, advice=("Free primary storage in the zone, or take another disk offering.",))
-    if "VM snapshots" in text:
-        return NotAttachable(detail, advice=("Remove the snapshots of the machine first.",))
-    return CloudRefused(detail, number, advice=("The cloud's own words say why.",))
-
-
-def _secret(path: str, name: str) -> str:
-    try:
-        secret = Path(path).read_text().strip()
-    except OSError as error:
-        raise ProviderMisconfigured(f"{name} {path} cannot be read: {error.strerror}") from error
-    if not secret:
-        raise ProviderMisconfigured(f"{name} {path} is empty")
-    return secret
-
-
-def _seconds(settings: Mapping[str, str], name: str, default: float) -> float:
-    try:
-        seconds = float(settings.get(name, default))
-    except ValueError:
-        raise ProviderMisconfigured(f"{name} is a number of seconds, not {settings[name]!r}") from None
-    if not 0 < seconds <= 86400:
-        raise ProviderMisconfigured(f"{name} is more than 0 and at most 86400 seconds, not {seconds:g}")
-    return seconds
+    return refusal(command, ended.code, ended.error)
