@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import uuid
 
-import msgspec
 import pytest
 
 from omavol.cloud.cloudstack import volume_name
@@ -17,15 +12,6 @@ from omavol.cloud.volumes import CloudError, NoSpace, NoSuchVolume, NotAttachabl
 from omavol.schema.volumes import Provider
 
 GIB = 1 << 30
-CRASHER = """
-import sys, msgspec
-from pathlib import Path
-from omavol.cloud.asyncjobs import Ledger
-from omavol.cloud.cloudstack import CloudStackProvider
-from omavol.schema.volumes import Provider
-row = msgspec.json.decode(sys.argv[1], type=Provider)
-getattr(CloudStackProvider(row, Ledger(Path(sys.argv[2]))), sys.argv[3])(*eval(sys.argv[4]))
-"""
 
 
 @pytest.fixture
@@ -201,20 +187,17 @@ def test_no_error_has_the_key_or_the_secret(cloud, volume):
     [("create", "createVolume"), ("attach", "attachVolume"), ("detach", "detachVolume"), ("delete", "deleteVolume")],
 )
 @pytest.mark.parametrize("step", ["sent", "remembered", "ended"])
-def test_after_a_crash_the_same_call_ends_where_it_was_to_end(cloud, call, command, step, tmp_path):
+def test_after_a_crash_the_same_call_ends_where_it_was_to_end(cloud, call, command, step):
     """Killed when it was sent, when its job was on disk, when the job had ended."""
     if call == "delete" and step != "sent":
         return  # it has no job
-    id, row = str(uuid.uuid4()), cloud.row()
+    id = str(uuid.uuid4())
     before = {"create": [], "attach": ["create"], "detach": ["create", "attach"], "delete": ["create"]}[call]
     arguments = {"create": (id, "v", GIB, {}), "attach": (id, APPLIANCE), "detach": (id,), "delete": (id,)}
     for each in before:
         getattr(cloud.provider(), each)(*arguments[each])
-    point, log = f"cloud.{command}-{step}", tmp_path / "log"
-    argv = [sys.executable, "-c", CRASHER, msgspec.json.encode(row).decode(), str(cloud.folder / "jobs"), call]
-    environment = {**os.environ, "OMA_FAILPOINT": point, "OMA_FAILPOINT_LOG": str(log)}
-    killed = subprocess.run([*argv, repr(arguments[call])], env=environment, timeout=60)
-    assert killed.returncode == -signal.SIGKILL and log.read_text() == f"{point}\n"
+    point = f"cloud.{command}-{step}"
+    assert cloud.killed_at(point, call, arguments[call]) == point
     getattr(cloud.provider(), call)(*arguments[call])
     told = cloud.provider().describe(id)
     assert len(in_cloud(cloud, id)) == (0 if call == "delete" else 1)

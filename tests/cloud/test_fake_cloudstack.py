@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from omavol.cloud import asking, cloudstack
-from omavol.cloud.fake.api import signature
+from omavol.cloud.fake.api import FakeCloud, signature
 from omavol.cloud.fake.hardware import Files, Nothing
 from omavol.cloud.fake.jobs import FaultKind
 from omavol.cloud.fake.model import Model, Refusal, serial_of
@@ -51,11 +51,11 @@ def code_of(refused) -> int:
 
 
 def test_the_signature_is_the_documents():
-    """The example of "Signing API Requests" in CloudStack's documentation, by its own steps."""
-    parameters = {"command": "listUsers", "response": "json", "apiKey": "plgWJfZK4gyS3mlZLYq_u38zCm0bewzGUdP66mg"}
-    assert signature(
-        parameters, "VDaACYb0LV9eNjTetIOElcVQkvJck_J_QljX_FcHRj87ZKiy0z0ty0ZsYBkoXkY9b7eq1EhwJaw7FF3akA3KBQ"
-    )
+    """The example of CloudStack's Developer's Guide, "Signing API Requests": its keys, its signature."""
+    key = "plgWJfZK4gyS3mOMTVmjUVg-X-jlWlnfaUJ9GAbBbf9EdM-kAYMmAiLqzzq1ElZLYq_u38zCm0bewzGUdP66mg"
+    secret = "VDaACYb0LV9eNjTetIOElcVQkvJck_J_QljX_FcHRj87ZKiy0z0ty0ZsYBkoXkY9b7eq1EhwJaw7FF3akA3KBQ"
+    parameters = {"command": "listUsers", "response": "json", "apiKey": key}
+    assert signature(parameters, secret) == "TTpdDq/7j/J58XCRHomKoQXEQds="
 
 
 def test_a_wrong_signature_and_an_old_request_are_refused(cloud, client, dial):
@@ -74,6 +74,11 @@ def test_a_wrong_signature_and_an_old_request_are_refused(cloud, client, dial):
         ("attachVolume", {"id": "x"}, 431),
         ("attachVolume", {"id": "x", "virtualmachineid": APPLIANCE}, 431),
         ("queryAsyncJobResult", {"jobid": "x"}, 431),
+        ("listVirtualMachines", {"id": "x"}, 431),
+        ("listVolumes", {"id": "x"}, 431),
+        ("listSnapshots", {"id": "x"}, 431),
+        ("createSnapshot", {"volumeid": "x"}, 431),
+        ("revertSnapshot", {"id": "x"}, 431),
         ("createVolume", {"name": "v", "size": "many", "diskofferingid": "o", "zoneid": "z"}, 431),
     ],
 )
@@ -112,19 +117,55 @@ def test_device_ids_leave_out_the_cd_rom_and_end(cloud):
     assert model.attach("4", APPLIANCE, 2)["volume"]["deviceid"] == 2
 
 
-def test_snapshots_bring_the_bytes_back(tmp_path):
+def test_snapshots_bring_bytes_and_size_back(tmp_path):
     files = Files(tmp_path)
     model = Model(files)
     model.add_machine(APPLIANCE, "appliance").state = "Stopped"
     model.create("v", "v", 1)
-    with pytest.raises(Refusal, match="not in Ready state"):
-        model.snapshot("s", "v", "before")
+    with pytest.raises(Refusal, match="not in Ready state but Allocated"):
+        model.begin_snapshot("s", "v", "before")
     model.attach("v", APPLIANCE, None)
-    files.image("v").write_bytes(b"before")
-    model.snapshot("s", "v", "before")
-    files.image("v").write_bytes(b"after!")
+    with files.image("v").open("r+b") as file:
+        file.write(b"before")
+    model.begin_snapshot("s", "v", "before")
+    assert model.volume("v").state == "Snapshotting"
+    model.take_snapshot("s")
+    with files.image("v").open("r+b") as file:
+        file.write(b"after!")
+    model.resize("v", 2)
+    assert files.image("v").stat().st_size == 2 * GIB
     model.revert("s")
-    assert files.image("v").read_bytes() == b"before"
+    with files.image("v").open("rb") as file:
+        assert file.read(6) == b"before"
+    assert files.image("v").stat().st_size == model.volume("v").size == GIB
+    assert files.image("v").stat().st_blocks * 512 < 1 << 20
+    model.delete_snapshot("s")
+    assert [path.name for path in tmp_path.iterdir()] == ["v.raw"]
+
+
+def test_a_disk_that_cannot_be_plugged_fails_its_job_and_is_not_attached(cloud, client):
+    class Full(Nothing):
+        def plug(self, volume_id, serial, size):
+            raise OSError("no port is free")
+
+    cloud.fake.model.hardware = Full()
+    cloud.fake.model.create("v", "v", 1)
+    with pytest.raises(cs.CloudStackApiException, match="no port is free"):
+        client.attachVolume(id="v", virtualmachineid=APPLIANCE, fetch_result=True)
+    assert client.listVolumes(name="v")["volume"][0]["state"] == "Allocated"
+
+
+def test_what_a_restart_cut_short_is_ready_again_and_its_snapshot_spoilt(tmp_path):
+    state = tmp_path / "state"
+    first = FakeCloud(Model(Nothing()), "key", "secret", state=state)
+    first.model.add_machine(APPLIANCE, "appliance")
+    first.model.create("v", "v", 1)
+    first.model.attach("v", APPLIANCE, None)
+    first.model.begin_snapshot("s", "v", "s")
+    first.keep()
+    again = FakeCloud(Model(Nothing()), "key", "secret", state=state)
+    assert again.model.volume("v").state == "Ready"
+    assert again.model.find_snapshot("s").state == "Error"
 
 
 def test_it_runs_as_a_program_and_keeps_its_state(tmp_path):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cs import CloudStack
     from requests import Session
 
-__all__ = ["AnswerLost", "Asking", "CloudRefused", "refusal", "seconds_of"]
+__all__ = ["ENTITY_MISSING", "AnswerLost", "Asking", "CloudRefused", "refusal", "seconds_of"]
 
 TIMEOUT = 30.0  # seconds for an answer
 READS = 4  # attempts at a question that could not be asked

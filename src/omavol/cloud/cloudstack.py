@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from omavol import failpoint
-from omavol.cloud.asking import AnswerLost, Asking, refusal, seconds_of
+from omavol.cloud.asking import ENTITY_MISSING, AnswerLost, Asking, CloudRefused, refusal, seconds_of
 from omavol.cloud.asyncjobs import Ended, Jobs, Ledger, Pending
 from omavol.cloud.volumes import (
     CloudError,
@@ -192,7 +192,12 @@ class CloudStackProvider:
         return there
 
     def _machine(self, vm_id: str) -> dict[str, Any]:
-        machines = self._cloud.read("listVirtualMachines", id=vm_id, listall=True).get("virtualmachine", [])
+        try:
+            machines = self._cloud.read("listVirtualMachines", id=vm_id, listall=True).get("virtualmachine", [])
+        except CloudRefused as refused:
+            if refused.number != ENTITY_MISSING:
+                raise
+            machines = []  # an id that the cloud does not know, or no longer
         if not machines:
             whose = "this appliance's own id" if vm_id == self.appliance_vm_id else "that id"
             raise ProviderMisconfigured(

@@ -160,6 +160,11 @@ class FakeCloud:
         kept = json.loads(self.state.read_text())
         for name, kind in _KEPT.items():
             setattr(self.model, name, {key: kind(**facts) for key, facts in kept[name].items()})
+        for volume in self.model.volumes:  # the jobs that worked on them are gone
+            self.model.end(volume)
+        for snapshot in self.model.snapshots.values():
+            if snapshot.state == "Creating":
+                snapshot.state = "Error"
 
 
 _KEPT: dict[str, type[Any]] = {"volumes": Volume, "machines": Machine, "snapshots": Snapshot}
@@ -176,8 +181,14 @@ class Dropped(Response):
 # --- commands -------------------------------------------------------------------------------------------------------
 
 
-def _job(cloud: FakeCloud, command: str, about: str | None, effect: Callable[[bool], dict[str, Any]]) -> dict[str, Any]:
-    job = cloud.jobs.start(command, about, effect)
+def _job(
+    cloud: FakeCloud,
+    command: str,
+    about: str | None,
+    effect: Callable[[bool], dict[str, Any]],
+    failed: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    job = cloud.jobs.start(command, about, effect, failed)
     return {"jobid": job.id} if about is None else {"id": about, "jobid": job.id}
 
 
@@ -210,22 +221,30 @@ def _delete(cloud: FakeCloud, asked: dict[str, str]) -> dict[str, Any]:
 def _resize(cloud: FakeCloud, asked: dict[str, str]) -> dict[str, Any]:
     id, size = asked["id"], _number(asked, "size")
     assert size is not None
-    return _job(cloud, "resizeVolume", id, lambda plug: cloud.model.resize(id, size))
+    cloud.model.begin(id, "Resizing")
+    cloud.keep()
+    return _job(cloud, "resizeVolume", id, lambda plug: cloud.model.resize(id, size), lambda: cloud.model.end(id))
 
 
 def _snapshot(cloud: FakeCloud, asked: dict[str, str]) -> dict[str, Any]:
-    id, volume = new_id(), asked["volumeid"]
-    return _job(
-        cloud, "createSnapshot", id, lambda plug: cloud.model.snapshot(id, volume, asked.get("name", f"snapshot-{id}"))
-    )
+    id = new_id()
+    cloud.model.begin_snapshot(id, asked["volumeid"], asked.get("name", f"snapshot-{id}"))
+    cloud.keep()
+    take, fail = cloud.model.take_snapshot, cloud.model.fail_snapshot
+    return _job(cloud, "createSnapshot", id, lambda plug: take(id), lambda: fail(id))
 
 
 def _revert(cloud: FakeCloud, asked: dict[str, str]) -> dict[str, Any]:
-    return _job(cloud, "revertSnapshot", asked["id"], lambda plug: cloud.model.revert(asked["id"]))
+    id = asked["id"]
+    volume = cloud.model.find_snapshot(id).volume
+    cloud.model.begin(volume, "RevertSnapshotting")
+    cloud.keep()
+    return _job(cloud, "revertSnapshot", id, lambda plug: cloud.model.revert(id), lambda: cloud.model.end(volume))
 
 
 def _delete_snapshot(cloud: FakeCloud, asked: dict[str, str]) -> dict[str, Any]:
-    return _job(cloud, "deleteSnapshot", asked["id"], lambda plug: cloud.model.delete_snapshot(asked["id"]))
+    id = cloud.model.find_snapshot(asked["id"]).id
+    return _job(cloud, "deleteSnapshot", id, lambda plug: cloud.model.delete_snapshot(id))
 
 
 def _tag(cloud: FakeCloud, asked: dict[str, str]) -> dict[str, Any]:
@@ -235,7 +254,10 @@ def _tag(cloud: FakeCloud, asked: dict[str, str]) -> dict[str, Any]:
 
 
 def _list(cloud: FakeCloud, asked: dict[str, str], name: str, found: list[dict[str, Any]]) -> dict[str, Any]:
-    """A page of them; CloudStack has no list in the answer when there is nothing."""
+    """A page of them; CloudStack has no list in the answer when there is nothing.
+
+    To ask for an id that it does not know is an error, other than to ask for a name.
+    """
     size = _number(asked, "pagesize") or 500
     first = ((_number(asked, "page") or 1) - 1) * size
     page = found[first : first + size]
@@ -243,17 +265,29 @@ def _list(cloud: FakeCloud, asked: dict[str, str], name: str, found: list[dict[s
 
 
 def _volumes(cloud: FakeCloud, asked: dict[str, str]) -> dict[str, Any]:
+    if "id" in asked:
+        cloud.model.volume(asked["id"])
     return _list(cloud, asked, "volume", list(cloud.model.list_volumes(asked)))
 
 
 def _machines(cloud: FakeCloud, asked: dict[str, str]) -> dict[str, Any]:
+    if "id" in asked:
+        cloud.model.machine(asked["id"])
     found = [each.shown() for each in cloud.model.machines.values() if asked.get("id", each.id) == each.id]
     return _list(cloud, asked, "virtualmachine", found)
 
 
 def _snapshots(cloud: FakeCloud, asked: dict[str, str]) -> dict[str, Any]:
-    found = [each for each in cloud.model.snapshots.values() if asked.get("volumeid", each.volume) == each.volume]
-    return _list(cloud, asked, "snapshot", [each.shown() for each in found if asked.get("id", each.id) == each.id])
+    if "id" in asked:
+        cloud.model.find_snapshot(asked["id"])
+    found = [
+        each.shown()
+        for each in cloud.model.snapshots.values()
+        if asked.get("volumeid", each.volume) == each.volume
+        and asked.get("id", each.id) == each.id
+        and asked.get("name", each.name) == each.name
+    ]
+    return _list(cloud, asked, "snapshot", found)
 
 
 def _zones(cloud: FakeCloud, asked: dict[str, str]) -> dict[str, Any]:

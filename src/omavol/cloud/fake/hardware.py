@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import shutil
+import subprocess
 from pathlib import Path
 from typing import Protocol
 
-from omavol.cloud.fake.qmp import Monitor
+from omavol.cloud.fake.qmp import Monitor, Refused
 
 __all__ = ["Files", "Hardware", "Nothing", "Qemu"]
 
@@ -21,6 +21,7 @@ class Hardware(Protocol):
     def destroy(self, volume_id: str) -> None: ...
     def snapshot(self, volume_id: str, snapshot_id: str) -> None: ...
     def revert(self, volume_id: str, snapshot_id: str) -> None: ...
+    def forget(self, snapshot_id: str) -> None: ...
 
 
 class Nothing:
@@ -44,9 +45,12 @@ class Nothing:
     def revert(self, volume_id: str, snapshot_id: str) -> None:
         pass
 
+    def forget(self, snapshot_id: str) -> None:
+        pass
+
 
 class Files:
-    """A sparse file a volume under `folder`, named by its serial; it is there from the first attach on."""
+    """A sparse file a volume under `folder`, named by its id; it is there from the first attach on."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -71,10 +75,16 @@ class Files:
         self.image(volume_id).unlink(missing_ok=True)
 
     def snapshot(self, volume_id: str, snapshot_id: str) -> None:
-        shutil.copyfile(self.image(volume_id), self.folder / f"{snapshot_id}.snapshot")
+        _copy(self.image(volume_id), self._copy_of(snapshot_id))
 
     def revert(self, volume_id: str, snapshot_id: str) -> None:
-        shutil.copyfile(self.folder / f"{snapshot_id}.snapshot", self.image(volume_id))
+        _copy(self._copy_of(snapshot_id), self.image(volume_id))
+
+    def forget(self, snapshot_id: str) -> None:
+        self._copy_of(snapshot_id).unlink(missing_ok=True)
+
+    def _copy_of(self, snapshot_id: str) -> Path:
+        return self.folder / f"{snapshot_id}.snapshot"
 
 
 class Qemu(Files):
@@ -97,6 +107,8 @@ class Qemu(Files):
     def plug(self, volume_id: str, serial: str, size: int) -> None:
         super().plug(volume_id, serial, size)
         name = f"cloud-{next(self._numbers)}"
+        if not self._scsi_bus and not self._free:
+            raise Refused("no port is free for the disk")
         port = None if self._scsi_bus else self._free.pop(0)
         file = {"driver": "file", "filename": str(self._seen_as / self.image(volume_id).name)}
         self._monitor.ask("blockdev-add", **{"driver": "raw", "node-name": name, "file": file})
@@ -119,3 +131,12 @@ class Qemu(Files):
         super().resize(volume_id, size)
         if volume_id in self._plugged:
             self._monitor.ask("block_resize", **{"node-name": self._plugged[volume_id][0], "size": size})
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Holes stay holes: a volume of which little was written costs little."""
+    done = subprocess.run(
+        ["cp", "--reflink=auto", "--sparse=always", "--", source, target], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise OSError(done.stderr.strip())

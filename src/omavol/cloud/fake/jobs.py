@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from omavol.cloud.fake.model import INTERNAL, Refusal
+from omavol.cloud.fake.qmp import Refused, Silent
 
 __all__ = ["DELAYS", "Fault", "FaultKind", "Faults", "Job", "Jobs"]
 
@@ -128,22 +129,36 @@ class Jobs:
             raise Refusal(431, f"Invalid parameter jobid value={id}: entity does not exist")
         return self.all[id]
 
-    def start(self, command: str, about: str | None, effect: Callable[[bool], dict[str, Any]]) -> Job:
-        """Begin; `effect` does it, with False without hardware, in a thread."""
+    def start(
+        self,
+        command: str,
+        about: str | None,
+        effect: Callable[[bool], dict[str, Any]],
+        failed: Callable[[], None] = lambda: None,
+    ) -> Job:
+        """Begin; `effect` does it in a thread, with False without hardware; `failed` is called where it is not done."""
         job = Job(str(uuid.uuid4()), command, about)
         self.all[job.id] = job
         fault = self._faults.take(command, answer=False)
-        task = asyncio.create_task(self._run(job, effect, fault))
+        task = asyncio.create_task(self._run(job, effect, failed, fault))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return job
 
-    async def _run(self, job: Job, effect: Callable[[bool], dict[str, Any]], fault: Fault | None) -> None:
+    async def _run(
+        self,
+        job: Job,
+        effect: Callable[[bool], dict[str, Any]],
+        failed: Callable[[], None],
+        fault: Fault | None,
+    ) -> None:
         kind = fault.kind if fault else None
         await asyncio.sleep(DELAYS.get(job.command, 1.0) * self._pace)
         if kind is FaultKind.NEVER_ENDS:
             return
         if kind in (FaultKind.FAILS, FaultKind.CANCELLED, FaultKind.RESTART, FaultKind.NO_CAPACITY):
+            failed()
+            self._changed()
             self._fail(job, kind)
             return
         if kind is FaultKind.LATE:
@@ -153,9 +168,11 @@ class Jobs:
         try:
             async with self._hands:
                 result = await asyncio.to_thread(effect, kind is not FaultKind.NO_DEVICE)
-        except Refusal as refusal:
+        except (Refusal, Refused, Silent, OSError) as error:
+            failed()
             job.status, job.code = 2, INTERNAL
-            job.result = {"errorcode": refusal.code, "errortext": refusal.text}
+            code = error.code if isinstance(error, Refusal) else INTERNAL
+            job.result = {"errorcode": code, "errortext": str(error)}
             return
         finally:
             self._changed()

@@ -19,6 +19,7 @@ __all__ = ["GIB", "Machine", "Model", "Refusal", "Snapshot", "Volume", "serial_o
 GIB = 1 << 30
 PARAMETER, INTERNAL, CAPACITY, IN_USE = 431, 530, 533, 536  # ApiErrorCode
 CD_ROM = 3  # the device id that no disk gets
+BETWEEN = frozenset({"Snapshotting", "RevertSnapshotting", "Resizing"})  # states of a volume that a job works on
 TIME = "%Y-%m-%dT%H:%M:%S+0000"
 
 
@@ -86,13 +87,17 @@ class Machine:
 
 @dataclass
 class Snapshot:
+    """Of a volume, of which it has the `size` too; it outlives the volume. Creating until its job ends."""
+
     id: str
     volume: str
     name: str
-    state: str = "BackedUp"
+    size: int
+    state: str = "Creating"
 
     def shown(self) -> dict[str, Any]:
-        return {"id": self.id, "volumeid": self.volume, "name": self.name, "state": self.state}
+        facts = {"id": self.id, "volumeid": self.volume, "name": self.name, "state": self.state}
+        return {**facts, "virtualsize": self.size, "snapshottype": "MANUAL"}
 
 
 @dataclass
@@ -113,16 +118,12 @@ class Model:
 
     def volume(self, id: str) -> Volume:
         if id not in self.volumes:
-            raise Refusal(
-                PARAMETER,
-                f"Invalid parameter id value={id} due to incorrect long value format, or entity does not exist or due "
-                "to incorrect parameter annotation for the field in api cmd class.",
-            )
+            raise _missing("id", id)
         return self.volumes[id]
 
     def machine(self, id: str) -> Machine:
         if id not in self.machines:
-            raise Refusal(PARAMETER, f"Invalid parameter virtualmachineid value={id}: entity does not exist")
+            raise _missing("virtualmachineid", id)
         return self.machines[id]
 
     # --- what jobs do ---
@@ -159,10 +160,10 @@ class Model:
 
     def attach(self, volume_id: str, machine_id: str, device: int | None, plug: bool = True) -> dict[str, Any]:
         volume, machine = self.volume(volume_id), self.machine(machine_id)
-        volume.device = self.may_attach(volume, machine, device)
-        volume.machine, volume.state = machine.id, "Ready"
+        number = self.may_attach(volume, machine, device)
         if plug:
             self.hardware.plug(volume.id, serial_of(volume.id), volume.size)
+        volume.machine, volume.device, volume.state = machine.id, number, "Ready"
         return {"volume": volume.shown()}
 
     def detach(self, volume_id: str, unplug: bool = True) -> dict[str, Any]:
@@ -180,41 +181,75 @@ class Model:
         volume = self.volume(volume_id)
         if volume.machine is not None:
             raise Refusal(PARAMETER, "Please specify a volume that is not attached to any VM.")
+        if volume.state in BETWEEN:
+            raise Refusal(PARAMETER, f"The volume is {volume.state}, Unable to delete the volume")
         self.hardware.destroy(volume.id)
         del self.volumes[volume_id]
+
+    def begin(self, volume_id: str, state: str) -> None:
+        """A job works on the volume from now on; a new one, which is Allocated, has nothing to work on."""
+        volume = self.volume(volume_id)
+        if volume.state == "Ready":
+            volume.state = state
+
+    def end(self, volume_id: str) -> None:
+        """No job works on the volume any more."""
+        if volume_id in self.volumes and self.volumes[volume_id].state in BETWEEN:
+            self.volumes[volume_id].state = "Ready"
 
     def resize(self, volume_id: str, gigabytes: int) -> dict[str, Any]:
         volume = self.volume(volume_id)
         if gigabytes * GIB < volume.size:
             raise Refusal(PARAMETER, "Going from existing size to smaller size would shrink the volume.")
+        if volume.machine is not None and self.machine(volume.machine).has_snapshots:
+            raise Refusal(PARAMETER, "A volume that is attached to a VM with any VM snapshots cannot be resized.")
+        self.hardware.resize(volume.id, gigabytes * GIB)
         volume.size = gigabytes * GIB
-        self.hardware.resize(volume.id, volume.size)
+        self.end(volume_id)
         return {"volume": volume.shown()}
 
-    def snapshot(self, id: str, volume_id: str, name: str) -> dict[str, Any]:
+    def begin_snapshot(self, id: str, volume_id: str, name: str) -> None:
+        """It is there, Creating, before its job is done."""
         volume = self.volume(volume_id)
         if volume.state != "Ready":
             raise Refusal(PARAMETER, f"VolumeId: {volume_id} is not in Ready state but {volume.state}.")
-        self.snapshots[id] = snapshot = Snapshot(id, volume_id, name)
-        self.hardware.snapshot(volume_id, id)
+        self.snapshots[id] = Snapshot(id, volume_id, name, volume.size)
+        self.begin(volume_id, "Snapshotting")
+
+    def take_snapshot(self, id: str) -> dict[str, Any]:
+        snapshot = self.find_snapshot(id)
+        self.hardware.snapshot(snapshot.volume, id)
+        snapshot.state = "BackedUp"
+        self.end(snapshot.volume)
         return {"snapshot": snapshot.shown()}
 
+    def fail_snapshot(self, id: str) -> None:
+        snapshot = self.find_snapshot(id)
+        snapshot.state = "Error"
+        self.end(snapshot.volume)
+
     def revert(self, id: str) -> dict[str, Any]:
+        """The volume has the snapshot's bytes and size again (SnapshotManagerImpl.revertSnapshot)."""
         snapshot = self.find_snapshot(id)
         volume = self.volume(snapshot.volume)
+        if snapshot.state != "BackedUp":
+            raise Refusal(PARAMETER, f"The snapshot {id} is {snapshot.state}: it cannot be reverted to")
         if volume.machine is not None and self.machine(volume.machine).state != "Stopped":
             raise Refusal(PARAMETER, "The VM the specified disk is attached to is not in the shutdown state.")
         self.hardware.revert(snapshot.volume, id)
+        volume.size = snapshot.size
+        self.end(snapshot.volume)
         return {"snapshot": snapshot.shown()}
 
     def delete_snapshot(self, id: str) -> dict[str, Any]:
         self.find_snapshot(id)
+        self.hardware.forget(id)
         del self.snapshots[id]
         return {"success": True}
 
     def find_snapshot(self, id: str) -> Snapshot:
         if id not in self.snapshots:
-            raise Refusal(PARAMETER, f"Invalid parameter id value={id}: entity does not exist")
+            raise _missing("id", id)
         return self.snapshots[id]
 
     def tag(self, ids: list[str], tags: dict[str, str]) -> dict[str, Any]:
@@ -244,6 +279,15 @@ def _tags(wanted: dict[str, str], name: str) -> dict[str, str]:
     """
     keys = {key: value for key, value in wanted.items() if key.startswith(f"{name}[") and key.endswith("].key")}
     return {value: wanted.get(key.replace("].key", "].value"), "") for key, value in sorted(keys.items())}
+
+
+def _missing(name: str, id: str) -> Refusal:
+    """CloudStack's words for an id that it does not know (ParamProcessWorker.java)."""
+    return Refusal(
+        PARAMETER,
+        f"Invalid parameter {name} value={id} due to incorrect long value format, or entity does not exist or due "
+        "to incorrect parameter annotation for the field in api cmd class.",
+    )
 
 
 def new_id() -> str:
