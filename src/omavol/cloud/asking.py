@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omavol.cloud.volumes import CloudError, NoSpace, NotAttachable, ProviderMisconfigured
+from omavol.cloud.volumes import CloudError, NoSpace, NotAttachable, ProviderMisconfigured, VolumeInUse
 
 if TYPE_CHECKING:
     from cs import CloudStack
@@ -22,7 +22,7 @@ __all__ = ["ENTITY_MISSING", "AnswerLost", "Asking", "CloudRefused", "refusal", 
 TIMEOUT = 30.0  # seconds for an answer
 READS = 4  # attempts at a question that could not be asked
 READ_PAUSE = 0.2  # seconds before the second, doubled each time
-UNAUTHORISED, ENTITY_MISSING, NO_CAPACITY = 401, 431, 533  # ApiErrorCode
+UNAUTHORISED, ENTITY_MISSING, NO_CAPACITY, IN_USE = 401, 431, 533, 536  # ApiErrorCode
 RETRIED = frozenset({429, 502, 503, 504})
 
 
@@ -113,6 +113,8 @@ def refusal(command: str, number: int, text: str) -> CloudError:
         )
     if number == NO_CAPACITY:
         return NoSpace(detail, advice=("Free primary storage in the zone, or take another disk offering.",))
+    if number == IN_USE:
+        return VolumeInUse(detail, advice=("Wait until what the cloud does with it is over, then try again.",))
     if "VM snapshots" in text:
         return NotAttachable(detail, advice=("Remove the snapshots of the machine first.",))
     return CloudRefused(detail, number, advice=("The cloud's own words say why.",))

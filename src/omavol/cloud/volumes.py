@@ -14,9 +14,12 @@ __all__ = [
     "CloudError",
     "Described",
     "NoSpace",
+    "NoSuchSnapshot",
     "NoSuchVolume",
     "NotAttachable",
     "ProviderMisconfigured",
+    "SnapshotProvider",
+    "VolumeInUse",
     "VolumeProvider",
     "capacity_for",
 ]
@@ -43,6 +46,16 @@ class ProviderMisconfigured(CloudError):
 
 class NoSuchVolume(CloudError):
     code = "volume_missing"
+    status = 409
+
+
+class NoSuchSnapshot(CloudError):
+    code = "snapshot_missing"
+    status = 409
+
+
+class VolumeInUse(CloudError):
+    code = "volume_in_use"
     status = 409
 
 
@@ -87,6 +100,25 @@ class VolumeProvider(Protocol):
 
     def describe(self, volume_id: str) -> Described | None:
         """The volume as it is now, None if there is none. Not knowing is an error, never None."""
+
+
+class SnapshotProvider(VolumeProvider, Protocol):
+    """A provider that can do more with a volume than keep it. A snapshot has the id that the daemon recorded for it."""
+
+    def resize(self, volume_id: str, size: int) -> int:
+        """Let it have `size` bytes or more, or find that it has; its capacity. It never becomes smaller."""
+
+    def snapshot(self, volume_id: str, snapshot_id: str) -> None:
+        """Keep what the volume holds, or find it kept under that id; returns when it is whole."""
+
+    def revert(self, volume_id: str, snapshot_id: str) -> Described:
+        """Give the volume the bytes, and the size, that it had then. Refused while a running machine has it.
+
+        After an error it may hold either; asked again, as it may be, it ends as it should.
+        """
+
+    def delete_snapshot(self, volume_id: str, snapshot_id: str) -> None:
+        """Forget the snapshot; nothing to do is no error."""
 
 
 def capacity_for(size: int) -> int:
