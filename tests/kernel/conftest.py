@@ -1,5 +1,6 @@
 """Tests under inside/ run in a virtual machine: one boot for all of them, their reports as if they had run here.
 
+Tests beside this file run here; what must outlast a reboot boots a `machine` of its own (phases.py).
 OMA_NO_VM=1 leaves them out, where no machine can be had; without it a machine that does not boot fails every one.
 """
 
@@ -11,11 +12,13 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from guest import cache_home
 from machine import MachineFailed, run
+from phases import Machine
 
 INSIDE = Path(__file__).parent / "inside"
 IN_GUEST = "OMA_GUEST" in os.environ
@@ -33,10 +36,21 @@ def _is_inside(item: pytest.Item) -> bool:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if "machine" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(0))  # each boot has its own limit
         if _is_inside(item) and not IN_GUEST:
             item.add_marker(pytest.mark.timeout(0))  # the first one waits for the whole boot
             if os.environ.get("OMA_NO_VM"):
                 item.add_marker(pytest.mark.skip(reason="OMA_NO_VM: no virtual machine here"))
+
+
+@pytest.fixture(scope="module")
+def machine(pytestconfig: pytest.Config) -> Iterator[Machine]:
+    """A machine that a module's tests boot as often as they need."""
+    if os.environ.get("OMA_NO_VM"):
+        pytest.skip("OMA_NO_VM: no virtual machine here")
+    with tempfile.TemporaryDirectory(prefix="oma-job-") as place:
+        yield Machine(pytestconfig.rootpath, Path(place))
 
 
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
