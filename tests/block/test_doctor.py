@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from benchmarks.servers import OMAVOL
 
-from omavol.block.doctor import PIPES, State, examine
+from omavol.block.doctor import PIPES, RULES, State, examine
 
 MIB = 1 << 20
 
@@ -23,6 +23,7 @@ def machine(tmp_path):
             "proc/sys/net/core/wmem_max": f"{MIB}",
             "proc/sys/fs/pipe-max-size": f"{MIB}",
             "proc/sys/fs/pipe-user-pages-soft": f"{PIPES}",
+            **{f"etc/udev/rules.d/{name}": "" for name in RULES},
         }
         files |= {path.replace("__", "/"): text for path, text in changed.items()}
         for path, text in files.items():
@@ -34,7 +35,7 @@ def machine(tmp_path):
     return make
 
 
-LOOKED_UP = ("FUSE", "vsock", "TLS of the kernel", "socket buffers", "pipe size", "pipe pages of a user")
+LOOKED_UP = ("FUSE", "vsock", "udev rules", "TLS of the kernel", "socket buffers", "pipe size", "pipe pages of a user")
 
 
 def test_a_machine_with_everything_lacks_nothing(machine):
@@ -57,6 +58,8 @@ def test_a_machine_with_everything_lacks_nothing(machine):
         ({"proc__sys__fs__pipe-user-pages-soft": "1024"}, "pipe pages of a user", State.LESS, f"={PIPES}"),
         ({"proc__sys__fs__pipe-user-pages-soft": "0"}, "pipe pages of a user", State.OK, ""),
         ({"proc__sys__fs__pipe-max-size": None}, "pipe size", State.LESS, "fs.pipe-max-size"),
+        ({"etc__udev__rules.d__59-oma-replicas.rules": None}, "udev rules", State.LESS, "deploy/README.md"),
+        ({"proc__misc": "229 fuse"}, "device-mapper", State.LESS, "modprobe dm_mod"),
     ],
 )
 def test_what_is_missing_is_said_with_the_way_to_get_it(machine, changed, name, state, advice):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from omavol.block import dm
 from omavol.block.errors import Unavailable
 from omavol.block.kernelnbd import KernelNbd
 
@@ -21,6 +22,7 @@ __all__ = ["Finding", "State", "examine"]
 
 MIB = 1 << 20
 DESCRIPTORS = 4096 + 160  # what `omavol serve` wants for its connections and itself
+RULES = ("57-oma-serials.rules", "58-oma-own-disks.rules", "59-oma-replicas.rules")
 PIPES = 40 * MIB // 4096  # pages: of 8 workers and of 32 reads, a MiB each
 
 
@@ -85,6 +87,25 @@ def _files(root: Path) -> Iterator[Finding]:
             yield Finding(name, State.MISSING, f"no /{path}", need, advice)
 
 
+def _device_mapper(root: Path) -> Iterator[Finding]:
+    need = "daemon: a volume's name for life, beneath an open export"
+    there = dm.look(root / "proc/misc")
+    if there.present:
+        yield Finding("device-mapper", State.OK, f"driver {there.driver}", need)
+    else:
+        advice = "Load it: modprobe dm_mod. Without it volumes are opened as the kernel names them."
+        yield Finding("device-mapper", State.LESS, there.reason or "not there", need, advice)
+
+
+def _hands_off(root: Path) -> Iterator[Finding]:
+    need = "daemon: nothing looks into the guests' disks"
+    missing = [name for name in RULES if not (root / "etc/udev/rules.d" / name).exists()]
+    if missing:
+        yield Finding("udev rules", State.LESS, f"no {', '.join(missing)}", need, "Install them: deploy/README.md.")
+    else:
+        yield Finding("udev rules", State.OK, "installed", need)
+
+
 def _kernel_tls(root: Path) -> Iterator[Finding]:
     need = "serve --tls on TCP, at less cost"
     known = _text(root / "proc/sys/net/ipv4/tcp_available_ulp").split()
@@ -139,5 +160,5 @@ def _text(path: Path) -> str:
 
 
 _CHECKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (
-    *(_user, _kernel_nbd, _files, _kernel_tls, _buffers, _descriptors, _programs),
+    *(_user, _kernel_nbd, _files, _device_mapper, _hands_off, _kernel_tls, _buffers, _descriptors, _programs),
 )

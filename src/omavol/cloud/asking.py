@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,9 @@ TIMEOUT = 30.0  # seconds for an answer
 READS = 4  # attempts at a question that could not be asked
 READ_PAUSE = 0.2  # seconds before the second, doubled each time
 UNAUTHORISED, ENTITY_MISSING, NO_CAPACITY, IN_USE = 401, 431, 533, 536  # ApiErrorCode
-RETRIED = frozenset({429, 502, 503, 504})
+TOO_MANY, AWAY = 429, 503  # nothing was done: it wants a rest, or does not answer at all
+RETRIED = frozenset({TOO_MANY, AWAY})
+LATEST = 30  # seconds after the timeout that a request may still act: its signature ends then
 
 
 class AnswerLost(CloudError):
@@ -55,16 +58,20 @@ class Asking:
 
         try:
             with requests.Session() as session:
+                session.trust_env = False  # no proxy, no .netrc of whoever started this
+                session.max_redirects = 0  # the key is for this address alone
                 answer = getattr(self._client(session), command)(**arguments)
         except CloudStackApiException as error:
             raise _told(command, error.error or {}) from None
         except CloudStackException as error:
             status = getattr(error.response, "status_code", 0)
-            if status in RETRIED:
+            if status == TOO_MANY:
                 raise CloudRefused(f"{command}: the cloud answered HTTP {status}", status) from None
+            if status >= 500:  # whoever stands before the cloud may have passed it on
+                raise AnswerLost(f"{command}: the cloud answered HTTP {status}") from None
             raise AnswerLost(f"{command}: the cloud's answer cannot be read (HTTP {status})") from None
         except requests.exceptions.ConnectTimeout:
-            raise CloudRefused(f"{command}: the cloud at {self._settings['api_url']} does not answer", 503) from None
+            raise CloudRefused(f"{command}: the cloud at {self._settings['api_url']} does not answer", AWAY) from None
         except requests.exceptions.RequestException as error:
             # Its text has the request's address, and that the key and the signature.
             raise AnswerLost(f"{command}: the connection to the cloud failed ({type(error).__name__})") from None
@@ -97,7 +104,15 @@ class Asking:
         key, secret = (_secret(self._settings[name], name) for name in ("api_key_file", "secret_file"))
         timeout = int(seconds_of(self._settings, "timeout", TIMEOUT))
         url = self._settings["api_url"]
-        return CloudStack(endpoint=url, key=key, secret=secret, method="post", timeout=timeout, session=session)
+        return CloudStack(
+            endpoint=url,
+            key=key,
+            secret=secret,
+            method="post",
+            timeout=timeout,
+            session=session,
+            expiration=timedelta(seconds=timeout + LATEST),
+        )
 
 
 def _told(command: str, error: Mapping[str, Any]) -> CloudError:

@@ -11,7 +11,7 @@ import stat
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from omavol.block.correlate import Outcome, Verdict, Wanted
+from omavol.block.correlate import NODE_PREFIX, Outcome, Verdict, Wanted
 from omavol.block.errors import BlockError
 from omavol.block.mapper import SECTOR
 from omavol.block.names import MappedNames, Named
@@ -94,6 +94,15 @@ class Devices:
                 self._names.take_away(_named(volume))
             except BlockError as error:
                 raise _refused(error) from error
+
+    def standing(self) -> list[str]:
+        """The volumes that have nodes now, by id."""
+        if self._names is None:
+            return []
+        try:
+            return [node.uuid.removeprefix(NODE_PREFIX) for node in self._names.standing()]
+        except BlockError as error:
+            raise _refused(error) from error
 
     def _device(self, volume: VolumeRow, there: Described, seconds: float) -> Path:
         if there.path is not None:

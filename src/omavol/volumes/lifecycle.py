@@ -191,7 +191,7 @@ def state_shown(house: House, there: Described | None, volume: VolumeRow, *, gon
     if path is None and house.here(there):
         try:
             path = str(house.devices.appear(volume, there, 0))
-        except VolumeError:
+        except (VolumeError, OSError):
             status = V.ERROR
     return {"status": status, "vm_id": there.attached_to, "device_path": path, "capacity": there.capacity}
 

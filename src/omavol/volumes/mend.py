@@ -42,6 +42,7 @@ __all__ = ["Mender"]
 log = logging.getLogger("omavol.volumes")
 PASSES = 5  # a volume needs at most: settle, drop, end; more means that a mend does not do what it says
 LOOKED_FOR = timedelta(days=1)
+NO_NODE = frozenset({VolumeStatus.DETACHED, VolumeStatus.DELETED})
 QUIET = frozenset({Mend.NONE})
 SPOKEN = frozenset({Mend.WAIT, Mend.REPORT})
 
@@ -75,6 +76,7 @@ class Mender:
                 volumes = VOLUMES.where(db, "status <> 'deleted' OR updated_at > ? ORDER BY rowid", (_recently(),))
             for volume in volumes:
                 findings += self._mend_volume(volume.volume_id)
+            self._sweep_nodes()
             self._sweep_digests()
         self._say(findings)
         mended = sum(finding.mended for finding in findings)
@@ -266,6 +268,26 @@ class Mender:
     def _end(self, volume: VolumeRow, session: SessionRow | None, rule: Rule) -> None:
         assert session is not None
         self._sessions.end_now(session, rule.reason)
+
+    def _sweep_nodes(self) -> None:
+        """Take away the nodes of volumes that are not attached here any more; an open one fails its users first."""
+        with contextlib.suppress(VolumeError):  # device-mapper does not answer: the next run asks again
+            for volume_id in self._house.devices.standing():
+                with self._house.locks.hold(volume_id, wait=False) as held:
+                    if held:
+                        self._sweep_node(volume_id)
+
+    def _sweep_node(self, volume_id: str) -> None:
+        with self._house.record.read() as db:
+            volume = VOLUMES.find(db, volume_id)
+            busy = unfinished_operation(db, volume_id) is not None
+        if volume is None or busy or volume.status not in NO_NODE:
+            return
+        try:
+            self._house.devices.part(volume)
+        except VolumeError as error:
+            log.warning("volume %s: %s", volume_id, error.detail)
+            self._house.devices.lose(volume)
 
     def _sweep_digests(self) -> None:
         """Remove what was stored for sessions that are over: a crash fell between their end and the removal."""

@@ -257,6 +257,7 @@ def test_a_disk_that_is_taken_without_asking_fails_its_clients_and_heals(applian
     assert isinstance(lost.content, UnknownContent) and lost.generation > volume.generation
     with ControlClient(appliance.folder / "control", timeout=LIMIT) as control:
         assert control.list().exports == []
+    until(lambda: nodes(mapper) == {}, "the node of a disk that is gone goes too")
     if lost.status == "error":
         appliance.do("detach", volume.volume_id)
     appliance.do("attach", volume.volume_id, APPLIANCE)
