@@ -4,3 +4,5 @@
 device-mapper is there, `mapper` its nodes; `kernelnbd` the kernel's NBD client (over `genetlink`), `attach` makes a
 device of an export; `holders` tells who uses one, `doctor` what the machine lacks.
 """
+
+MOST_CONNECTIONS = 16  # of one NBD device

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from omavol.block import MOST_CONNECTIONS
 from omavol.block.errors import BlockError, DeviceBusy, NotAttached, Unattachable
 from omavol.block.holders import holders_of
 from omavol.block.kernelnbd import DeadLinks, KernelNbd, index_of, node
@@ -25,7 +26,7 @@ from omavol.nbd.wire import TransmissionFlag
 __all__ = ["Attached", "attach", "detach", "keep"]
 
 CONNECTIONS = 4  # where the server allows several and nobody says how many
-MOST_CONNECTIONS = 16
+UDEV = frozenset({"(udev-worker)", "systemd-udevd"})  # who looks at a device for a moment, and means nothing by it
 LEAST_BLOCK, MOST_BLOCK = 512, 4096  # bytes of a block of the device (nbd.c, nbd_is_valid_blksize)
 DIAL = 10.0  # seconds for the connection, and for each answer of the handshake
 AGAIN = 500  # milliseconds between two attempts at a server that is away
@@ -62,6 +63,8 @@ def attach(
     that a request may take before its connection counts as dead, `dead_timeout` seconds that requests wait for `keep`
     when every connection is. Errors: NbdError of the dialling, BlockError of the kernel; nothing is left of either.
     """
+    if connections and connections > MOST_CONNECTIONS:
+        raise Unattachable(f"{connections} connections are too many", f"{MOST_CONNECTIONS} is the most.")
     where = parse(uri)
     if where.tls is not None:
         raise Unattachable("the kernel's NBD client has no TLS", "Attach a plain export, nbd:// or nbd+unix://.")
@@ -70,8 +73,6 @@ def attach(
         lines = [dialled.enter_context(_dial(where))]
         export = lines[0].export
         block = _block_of(export)
-        if connections and connections > MOST_CONNECTIONS:
-            raise Unattachable(f"{connections} connections are too many", f"{MOST_CONNECTIONS} is the most.")
         connections = connections or (CONNECTIONS if export.flags & TransmissionFlag.CAN_MULTI_CONN else 1)
         if connections > 1 and not export.flags & TransmissionFlag.CAN_MULTI_CONN:
             raise Unattachable(f"{where.place} allows one connection to this export at a time", "Leave it at one.")
@@ -96,8 +97,8 @@ def detach(device: str, *, force: bool = False) -> Path:
     with KernelNbd() as kernel:
         attached = kernel.device(index)
         if not force:
-            if holders := holders_of(attached.path):
-                who = ", ".join(str(each) for each in holders)
+            if users := [each for each in holders_of(attached.path) if each.detail not in UDEV]:
+                who = ", ".join(str(each) for each in users)
                 raise DeviceBusy(f"{attached.path} is in use: {who}", "End that first; with --force it fails.")
             _sync(attached.path)
         kernel.disconnect(index)

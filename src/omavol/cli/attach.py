@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from omavol.block import MOST_CONNECTIONS
 from omavol.cli.blocktool import problems
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ DEAD = 60  # seconds that requests wait while --keep dials anew
 @click.option(
     "-c",
     "--connections",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_CONNECTIONS),
     help="How many at once (default: 4 where the server allows several, else 1).",
 )
 @click.option("-r", "--read-only", is_flag=True, help="Nobody can write to the device.")

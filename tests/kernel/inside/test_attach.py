@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -171,3 +172,16 @@ def test_a_device_without_a_keeper_fails_when_its_server_is_gone(tmp_path):
     finally:
         os.close(fd)
     attach.detach(str(device.path), force=True)
+
+
+def test_udev_that_looks_at_a_device_does_not_keep_it(disks, attached, tmp_path):
+    """It opens whatever somebody closed after writing; for a moment, and nobody is to be told of it."""
+    disks.add("looked-at")
+    device = attached("looked-at")
+    looker = tmp_path / "(udev-worker)"
+    shutil.copy("/bin/sleep", looker)
+    with device.path.open("rb") as file, subprocess.Popen([looker, "60"], stdin=file) as process:
+        file.close()
+        until(lambda: any(each.detail == looker.name for each in holders_of(device.path)), "it looks")
+        attach.detach(str(device.path))
+        process.kill()
