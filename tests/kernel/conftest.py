@@ -23,7 +23,7 @@ from phases import Machine
 INSIDE = Path(__file__).parent / "inside"
 IN_GUEST = "OMA_GUEST" in os.environ
 JOB_IN_GUEST = Path("/run/job")
-LIMIT = 600.0  # seconds for boot and all tests
+LIMIT = 1500.0  # seconds for boot and all tests
 STARTED_INSIDE = (  # by the tests, as programs of their own
     "import omavol.cli.serve, omavol.cli.serving, omavol.cli.daemon, omavol.daemon.house, omavol.cloud.fake.api, cs"
 )

@@ -212,7 +212,7 @@ def test_a_daemon_that_starts_finds_what_was_there(appliance, mapper):
     appliance.do("delete_volume", volume.volume_id)
 
 
-@pytest.mark.parametrize("point", ["daemon.volume-attached", "names.created", "daemon.device-found"])
+@pytest.mark.parametrize("point", ["daemon.volume-attached", "names.created"])
 def test_an_attach_that_was_killed_anywhere_is_brought_to_its_end(appliance, mapper, point):
     volume = appliance.volume("killed")
     appliance.stop("daemon")
@@ -228,7 +228,7 @@ def test_an_attach_that_was_killed_anywhere_is_brought_to_its_end(appliance, map
     assert nodes(mapper) == {}
 
 
-@pytest.mark.parametrize("point", ["names.removed", "daemon.device-parted"])
+@pytest.mark.parametrize("point", ["names.removed"])
 def test_a_detach_that_was_killed_anywhere_is_brought_to_its_end(appliance, mapper, point):
     volume = appliance.attached("parted")
     appliance.stop("daemon")
