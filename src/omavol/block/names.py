@@ -55,7 +55,8 @@ class Table(StrEnum):
     NO_NODE = "no-node"
     RIGHT = "right"
     FAILING = "failing"  # the error target
-    OTHER = "other"  # another device or another size, or none at all
+    OTHER = "other"  # another device or another size
+    EMPTY = "empty"  # none at all
 
 
 class NodeStep(StrEnum):
@@ -95,6 +96,7 @@ S, T = NodeStep, Table
 RULES: tuple[NodeRule, ...] = (
     NodeRule(lambda f: not f.wanted and f.table is T.NO_NODE, S.NOTHING, "not attached here, and no node stands"),
     NodeRule(lambda f: not f.wanted, S.REMOVE, "not attached here any more"),
+    NodeRule(lambda f: f.table is T.EMPTY, S.REMOVE, "whoever made it died before it had a table"),
     NodeRule(lambda f: not f.device and f.table is T.NO_NODE, S.NOTHING, "no device yet"),
     NodeRule(lambda f: not f.device and f.table is T.FAILING and not f.suspended, S.NOTHING, "lost, and failing"),
     NodeRule(lambda f: not f.device, S.LOSE, "its device is gone: whoever uses it must not hang"),
@@ -163,7 +165,9 @@ class MappedNames:
 
     def _facts(self, named: Named, wanted: bool, number: str | None, node: Node | None) -> NodeFacts:
         there = self._mapper.find(named.name)
-        table = _judge(self._mapper.table(node.name), named, number) if node is not None else Table.NO_NODE
+        table = Table.NO_NODE
+        if node is not None:
+            table = _judge(self._mapper.table(node.name), named, number) if node.live else Table.EMPTY
         if table is Table.RIGHT and node is not None and not _holds(node, number):
             table = Table.OTHER
         return NodeFacts(
@@ -194,7 +198,7 @@ class MappedNames:
             mapper.rename(node.name, named.name)
             failpoint.reach("names.renamed")
         elif rule.step is NodeStep.RESUME:
-            mapper.resume(node.name)
+            self._let_go_on(node)
             _drop_cache(node.path)
         elif rule.step is NodeStep.LOSE:
             self._lose(node, named.size)
@@ -226,12 +230,18 @@ class MappedNames:
         self._mapper.suspend(node.name, flush=False, freeze=False)
         self._mapper.resume(node.name)
         failpoint.reach("names.lost")
-        with contextlib.suppress(OSError):  # what was not written is lost with the device
+        with contextlib.suppress(BlockError):  # what was not written is lost with the device
             _drop_cache(node.path)
 
+    def _let_go_on(self, node: Node) -> None:
+        """End a suspension that a crash left: what waits was sent to the live table, not to one that was loaded."""
+        if node.inactive:
+            self._mapper.clear(node.name)
+        self._mapper.resume(node.name)
+
     def _remove(self, node: Node) -> None:
-        if node.suspended:  # who waits in it would keep it open
-            self._mapper.resume(node.name)
+        if node.suspended and node.live:  # who waits in it would keep it open
+            self._let_go_on(node)
         try:
             self._mapper.remove(node.name)
         except DeviceBusy as busy:
@@ -270,14 +280,17 @@ def _write_back(path: Path) -> None:
     """Bring what the node's cache holds to the device and drop it; a device that fails keeps nothing back."""
     try:
         _drop_cache(path)
-    except OSError as failure:
-        log.warning("%s: what was written last did not reach its device: %s", path, failure.strerror)
+    except BlockError as failure:
+        log.warning("what was written last did not reach its device: %s", failure)
 
 
 def _drop_cache(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
-        fcntl.ioctl(descriptor, BLKFLSBUF)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+            fcntl.ioctl(descriptor, BLKFLSBUF)
+        finally:
+            os.close(descriptor)
+    except OSError as failure:
+        raise BlockError(f"the cache of {path} cannot be emptied: {failure.strerror}") from failure

@@ -247,11 +247,7 @@ def test_after_a_crash_the_same_call_ends_where_it_was_to_end(names, disk, tmp_p
     if point == "names.renamed":
         volume = Named(names.standing()[0].uuid.removeprefix("OMA-"), "web01-disk0", SIZE)
     to = [other] if what == "give" and point != "names.renamed" else [one] if what == "give" else []
-    log = tmp_path / "log"
-    environment = {**os.environ, "OMA_FAILPOINT": point, "OMA_FAILPOINT_LOG": str(log)}
-    argv = [sys.executable, "-c", CRASHER, what, volume.volume_id, volume.name, str(SIZE), *map(str, to)]
-    assert subprocess.run(argv, env=environment, timeout=LIMIT).returncode == -signal.SIGKILL
-    assert log.read_text() == f"{point}\n"
+    crash(point, tmp_path / "log", what, volume, *to)
     getattr(names, what)(volume, *to)
     if what == "take_away":
         assert names.standing() == []
@@ -261,6 +257,42 @@ def test_after_a_crash_the_same_call_ends_where_it_was_to_end(names, disk, tmp_p
     else:
         assert set(Path("/dev/mapper/web01-disk0").read_bytes()) == set(b"a" if to == [one] else b"b")
         assert not names.standing()[0].suspended
+
+
+def crash(point: str, log: Path, what: str, volume: Named, *device: Path) -> None:
+    """Another process does it, and dies at the point."""
+    environment = {**os.environ, "OMA_FAILPOINT": point, "OMA_FAILPOINT_LOG": str(log)}
+    argv = [sys.executable, "-c", CRASHER, what, volume.volume_id, volume.name, str(SIZE), *map(str, device)]
+    assert subprocess.run(argv, env=environment, timeout=LIMIT).returncode == -signal.SIGKILL
+    assert log.read_text() == f"{point}\n"
+
+
+@pytest.mark.parametrize("then", ["give", "take_away"])
+def test_what_waited_over_a_crash_goes_to_the_device_it_was_written_for(names, disk, tmp_path, then):
+    """The crashed swap had loaded another device, which is not the volume's after all."""
+    one, _ = disk(b"a")
+    other, _ = disk(b"b")
+    volume = named()
+    path = names.give(volume, one)
+    crash("names.loaded", tmp_path / "log", "give", volume, other)
+    argv = ["dd", "if=/dev/zero", f"of={path}", "bs=4096", "count=1", "oflag=direct", "status=none"]
+    with subprocess.Popen(argv) as writer:
+        status = Path(f"/proc/{writer.pid}/status")
+        until(lambda: "State:\tD" in status.read_text(), "the write waits in the node")
+        if then == "give":
+            names.give(volume, one)
+        else:
+            names.take_away(volume)
+        assert writer.wait(LIMIT) == 0
+    assert direct(one)[:8192] == bytes(4096) + b"a" * 4096
+    assert set(direct(other)) == {ord("b")}
+
+
+def test_a_node_whose_maker_died_before_it_had_a_table_is_made_anew(names, disk):
+    device, _ = disk(b"a")
+    volume = named()
+    run("dmsetup", "create", "--notable", "--uuid", volume.uuid, volume.name)
+    assert names.give(volume, device).read_bytes() == b"a" * SIZE
 
 
 def test_a_swap_takes_a_tenth_of_three_dmsetup_calls(mapper, names, disk):
