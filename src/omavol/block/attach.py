@@ -14,7 +14,7 @@ from pathlib import Path
 
 from omavol.block import MOST_CONNECTIONS
 from omavol.block.errors import BlockError, DeviceBusy, NotAttached, Unattachable
-from omavol.block.holders import holders_of
+from omavol.block.holders import users_of
 from omavol.block.kernelnbd import DeadLinks, KernelNbd, index_of, node
 from omavol.nbd.client import connect
 from omavol.nbd.connection import Connection
@@ -26,7 +26,6 @@ from omavol.nbd.wire import TransmissionFlag
 __all__ = ["Attached", "attach", "detach", "keep"]
 
 CONNECTIONS = 4  # where the server allows several and nobody says how many
-UDEV = frozenset({"(udev-worker)", "systemd-udevd"})  # who looks at a device for a moment, and means nothing by it
 LEAST_BLOCK, MOST_BLOCK = 512, 4096  # bytes of a block of the device (nbd.c, nbd_is_valid_blksize)
 DIAL = 10.0  # seconds for the connection, and for each answer of the handshake
 AGAIN = 500  # milliseconds between two attempts at a server that is away
@@ -97,7 +96,7 @@ def detach(device: str, *, force: bool = False) -> Path:
     with KernelNbd() as kernel:
         attached = kernel.device(index)
         if not force:
-            if users := [each for each in holders_of(attached.path) if each.detail not in UDEV]:
+            if users := users_of(attached.path):
                 who = ", ".join(str(each) for each in users)
                 raise DeviceBusy(f"{attached.path} is in use: {who}", "End that first; with --force it fails.")
             _sync(attached.path)

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Holder", "holders_of"]
+__all__ = ["Holder", "holders_of", "users_of"]
 
 SYS = Path("/sys")
 PROC = Path("/proc")
+UDEV = frozenset({"(udev-worker)", "systemd-udevd"})
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ def holders_of(device: Path) -> list[Holder]:
     for each in sorted(numbers):
         found += _built_on(each)
     return [*found, *_processes(numbers)]
+
+
+def users_of(device: Path) -> list[Holder]:
+    """Those who mean it: udev looks at a device for a moment whenever somebody who wrote to it closes it."""
+    return [each for each in holders_of(device) if each.detail not in UDEV]
 
 
 def _entry(number: int) -> Path:

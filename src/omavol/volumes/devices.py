@@ -13,6 +13,7 @@ from pathlib import Path
 
 from omavol.block.correlate import NODE_PREFIX, Outcome, Verdict, Wanted
 from omavol.block.errors import BlockError
+from omavol.block.holders import users_of
 from omavol.block.mapper import SECTOR
 from omavol.block.names import MappedNames, Named
 from omavol.block.uevent import wait_for
@@ -89,7 +90,9 @@ class Devices:
 
     def part(self, volume: VolumeRow) -> None:
         """Take its node away, if there is one; VolumeError with the holders' names while somebody has it open."""
-        if self._names is not None:
+        if self._names is None:
+            _free(volume)
+        else:
             try:
                 self._names.take_away(_named(volume))
             except BlockError as error:
@@ -122,6 +125,18 @@ class Devices:
 def _named(volume: VolumeRow) -> Named:
     """The node has whole sectors, the last of them in part beyond the volume; the served table bounds that."""
     return Named(volume.volume_id, volume.persistent_name, -(-volume.size // SECTOR) * SECTOR)
+
+
+def _free(volume: VolumeRow) -> None:
+    """Without a node to remove, nothing but this refuses a detach beneath whoever has the device open."""
+    try:
+        device = Path(volume.device_path or "/dev/null")
+        users = users_of(device) if device.is_block_device() else []
+    except OSError:  # it went meanwhile
+        return
+    if users:
+        who = ", ".join(map(str, users))
+        raise VolumeError(409, "block_busy", f"{device} cannot be let go: {who}", "End that first.")
 
 
 def _unfound(volume: VolumeRow, verdict: Verdict) -> VolumeError:

@@ -1,128 +1,29 @@
-"""The daemon on real disks: a fake CloudStack plugs them into this machine, and the whole of attach to detach is ours.
-
-`omavol daemon`, `omavol serve` and the fake are programs of their own; the fake has QEMU's monitor.
-"""
+"""The daemon on real disks that a fake CloudStack plugs into this machine: the whole of attach to detach is ours."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from benchmarks.servers import OMAVOL
+from guest_appliance import APPLIANCE, SIZE, Appliance, running
 from guest_world import LIMIT, MIB, run, until
-from hotplug import CLOUD_PORT, HOST_IMAGES, IMAGES, PORTS
 
 from omavol import nbd
 from omavol.block.mapper import Mapper, error
-from omavol.client import ProblemError, VolumeClient
-from omavol.schema.volumes import CreateVolume, OpenSession, Operation, Provider, UnknownContent, Volume
+from omavol.client import ProblemError
+from omavol.schema.volumes import OpenSession, UnknownContent
 from omavol.serve.client import ControlClient
-
-APPLIANCE = "5f7b1a52-0000-4000-8000-00000000000a"
-SIZE = 8 * MIB
-
-
-class Appliance:
-    """The three programs, and their folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.socket = folder / "volumes"
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        (folder / "key").write_text("key")
-        (folder / "secret").write_text("secret")
-
-    def start_cloud(self) -> None:
-        argv = [sys.executable, "-m", "omavol.cloud.fake", "--port", "0", "--pace", "0.02", "--machine", APPLIANCE]
-        argv += ["--qmp", CLOUD_PORT, "--files", IMAGES, "--seen-as", HOST_IMAGES, "--ports", PORTS]
-        argv += ["--state", self.folder / "cloud"]
-        process = subprocess.Popen([str(each) for each in argv], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        self.cloud = json.loads(process.stdout.readline())
-        self.processes["cloud"] = process
-
-    def start_server(self) -> None:
-        argv = [OMAVOL, "serve", "--unix", self.folder / "nbd", "--control", self.folder / "control"]
-        process = subprocess.Popen([str(each) for each in argv], stdout=subprocess.PIPE)
-        assert process.stdout is not None and process.stdout.readline()
-        self.processes["serve"] = process
-
-    def start_daemon(self, failpoint: str = "") -> None:
-        argv = [OMAVOL, "daemon", "--state", self.folder / "d", "--control", self.folder / "control"]
-        argv += ["--unix", self.socket]
-        environment = {**os.environ, "OMA_FAILPOINT": failpoint, "OMA_FAILPOINT_LOG": str(self.folder / "hit")}
-        with (self.folder / "log").open("ab") as log:
-            process = subprocess.Popen([str(each) for each in argv], stdout=log, stderr=log, env=environment)
-        self.processes["daemon"] = process
-        until(lambda: self.answers() or process.poll() is not None, "the daemon answers")
-        assert process.poll() is None, self.said()
-
-    def answers(self) -> bool:
-        with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
-            probe.connect(str(self.socket))
-            return True
-        return False
-
-    def said(self) -> str:
-        return (self.folder / "log").read_text()
-
-    def stop(self, name: str, number: signal.Signals = signal.SIGTERM) -> None:
-        process = self.processes.pop(name, None)
-        if process is not None:
-            process.send_signal(number)
-            process.communicate(timeout=LIMIT)
-
-    def ask(self, call: str, *arguments: object):
-        async def asked():
-            async with VolumeClient(self.socket, timeout=LIMIT) as client:
-                return await getattr(client, call)(*arguments)
-
-        return asyncio.run(asked())
-
-    def do(self, call: str, *arguments: object) -> Operation:
-        async def done() -> Operation:
-            async with VolumeClient(self.socket, timeout=LIMIT) as client:
-                return await client.wait(await getattr(client, call)(*arguments), LIMIT)
-
-        return asyncio.run(done())
-
-    def volume(self, name: str) -> Volume:
-        return self.ask("volume", self.do("create_volume", CreateVolume(name=name, size=SIZE)).volume_id)
-
-    def attached(self, name: str) -> Volume:
-        volume = self.volume(name)
-        self.do("attach", volume.volume_id, APPLIANCE)
-        return self.ask("volume", volume.volume_id)
 
 
 @pytest.fixture(scope="module")
 def appliance(tmp_path_factory) -> Iterator[Appliance]:
-    IMAGES.mkdir(exist_ok=True)
-    appliance = Appliance(tmp_path_factory.mktemp("appliance"))
-    appliance.start_cloud()
-    appliance.start_server()
-    appliance.start_daemon()
-    settings = {
-        "api_url": appliance.cloud["api_url"],
-        "api_key_file": str(appliance.folder / "key"),
-        "secret_file": str(appliance.folder / "secret"),
-        "zone_id": appliance.cloud["zone_id"],
-        "disk_offering_id": appliance.cloud["disk_offering_id"],
-    }
-    appliance.ask("set_provider", Provider(kind="cloudstack", appliance_vm_id=APPLIANCE, settings=settings))
-    yield appliance
-    for name in ("daemon", "serve", "cloud"):
-        appliance.stop(name)
+    with running(tmp_path_factory.mktemp("appliance")) as appliance:
+        yield appliance
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +150,7 @@ def test_a_disk_that_is_taken_without_asking_fails_its_clients_and_heals(applian
     session = appliance.ask("open_session", volume.volume_id, OpenSession(job="j", epoch=volume.epoch + 1))
     with nbd.connect(session.uri, timeout=LIMIT) as client:
         client.read(0, 4096)
-        snatch(appliance, volume)
+        appliance.snatch(volume)
         until(lambda: appliance.ask("volume", volume.volume_id).status != "attached", "the daemon has seen it")
         with pytest.raises(nbd.NbdError):
             client.read(MIB, 4096)
@@ -264,17 +165,3 @@ def test_a_disk_that_is_taken_without_asking_fails_its_clients_and_heals(applian
     assert appliance.ask("volume", volume.volume_id).device_path == volume.device_path
     appliance.do("delete_volume", volume.volume_id)
     assert nodes(mapper) == {}
-
-
-def snatch(appliance: Appliance, volume: Volume) -> None:
-    """Detach it by the cloud's own API, as an operator at its page does."""
-    import cs
-    import requests
-
-    with requests.Session() as http:
-        client = cs.CloudStack(appliance.cloud["api_url"], "key", "secret", session=http, poll_interval=0.1)
-        (there,) = client.listVolumes(name=f"oma-{volume.volume_id}")["volume"]
-        client.detachVolume(id=there["id"], fetch_result=True)
-        deadline = time.monotonic() + LIMIT
-        while client.listVolumes(id=there["id"])["volume"][0].get("virtualmachineid"):
-            assert time.monotonic() < deadline
