@@ -75,10 +75,16 @@ async def hear_devices(changed: Callable[[], Awaitable[None]]) -> None:
         return
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def woken() -> None:
+        """Once a burst: a socket that is left unread would wake the loop again and again."""
+        loop.remove_reader(events.fileno())
+        told.set()
+
     with events:
-        loop.add_reader(events.fileno(), told.set)
         try:
             while True:
+                loop.add_reader(events.fileno(), woken)
                 await told.wait()
                 await asyncio.sleep(BURST)
                 told.clear()
