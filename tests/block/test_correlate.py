@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid as uuids
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +35,8 @@ def node(name: str, label: str, uuid: str) -> Present:
         f"2-{SERIAL}"[:20],  # some releases put the disk's number in front
         f"12-{SERIAL}"[:20],
         f"3-{UUID}"[:20],
+        f"2-{SERIAL}",  # SCSI has room for all of it
+        f"12-{UUID}",
     ],
 )
 def test_a_volume_is_known_by_every_form_of_its_serial(serial):
@@ -44,7 +44,18 @@ def test_a_volume_is_known_by_every_form_of_its_serial(serial):
 
 
 @pytest.mark.parametrize(
-    "serial", ["", SERIAL[:19], SERIAL + "0", "2-b3bb9310", "x-" + SERIAL[:18], "b3bb93101b594f6297e9"]
+    "serial",
+    [
+        "",
+        SERIAL[:19],
+        SERIAL + "0",
+        "2-b3bb9310",
+        "x-" + SERIAL[:18],
+        "b3bb93101b594f6297e9",
+        f"2-{SERIAL[:17]}",  # nothing cut it here
+        f"2-{SERIAL[:19]}",
+        f"123-{UUID}"[:20],  # too little is left of it
+    ],
 )
 def test_nothing_else_is_taken_for_it(serial):
     assert not known_by(serial, UUID)
@@ -104,6 +115,23 @@ def test_a_device_that_fits_two_volumes_is_neithers():
 ids = st.uuids(version=4).map(str)
 
 
+def other(digit: str) -> str:
+    return "0" if digit != "0" else "1"
+
+
+LOOK_ALIKES = (  # of a volume's 32 digits: serials that begin or end like its own, and are not
+    lambda plain: plain[:12] + other(plain[12]) + plain[13:20],
+    lambda plain: plain[:19] + other(plain[19]),
+    lambda plain: other(plain[0]) + plain[1:20],
+    lambda plain: plain[:19],
+    lambda plain: plain[:21],
+    lambda plain: plain[:31] + other(plain[31]),
+    lambda plain: f"2-{plain[:17]}",
+    lambda plain: f"2-{plain[:17]}{other(plain[17])}",
+    lambda plain: f"2-{plain[:19]}",
+)
+
+
 @st.composite
 def worlds(draw: st.DrawFn) -> tuple[list[Wanted], list[Present], dict[str, str]]:
     """Volumes, of which some have their device, among devices that look alike; and which device is whose."""
@@ -119,9 +147,9 @@ def worlds(draw: st.DrawFn) -> tuple[list[Wanted], list[Present], dict[str, str]
         for each in here
     ]
     for number in range(draw(st.integers(0, 6))):
-        uuid = draw(st.sampled_from(wanted)).uuid.replace("-", "")
-        like = uuid[: draw(st.integers(1, 14))] + uuids.uuid4().hex  # begins like one of ours
-        devices.append(disk(f"sd{chr(97 + number)}", like[:20], size=draw(st.sampled_from([GIB, 2 * GIB]))))
+        uuid = draw(st.sampled_from(wanted)).uuid
+        like = draw(st.sampled_from(LOOK_ALIKES))(uuid.replace("-", ""))
+        devices.append(disk(f"sd{chr(97 + number)}", like, size=draw(st.sampled_from([GIB, 2 * GIB]))))
     return wanted, draw(st.permutations(devices)), right
 
 

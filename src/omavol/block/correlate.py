@@ -54,18 +54,23 @@ class Verdict:
 def known_by(serial: str, uuid: str) -> bool:
     """Whether a device with that serial may be the volume with that id.
 
+    Behind a number stands what virtio-blk had room for, or all of it: anything shorter is another disk's.
+
     >>> uuid = "b3bb9310-1b59-4f62-97e8-cefffdfe3804"
     >>> known_by("b3bb93101b594f6297e8", uuid), known_by("2-b3bb93101b594f6297", uuid), known_by("b3bb9310", uuid)
     (True, True, False)
     """
     serial, hyphened = serial.lower(), uuid.lower()
     plain = hyphened.replace("-", "")
-    if serial in (plain[:SHOWN], plain, hyphened, hyphened[:SHOWN]):
+    whole = (plain[:SHOWN], plain, hyphened, hyphened[:SHOWN])
+    if serial in whole:
         return True
     numbered = _NUMBERED.fullmatch(serial)
     if numbered is None:
         return False
     rest = numbered[1]
+    if len(serial) != SHOWN:
+        return rest in whole
     return len(rest.replace("-", "")) >= LEAST and (plain.startswith(rest) or hyphened.startswith(rest))
 
 
