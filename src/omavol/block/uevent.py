@@ -107,24 +107,31 @@ def wait_for(
 ) -> dict[str, Verdict]:
     """A verdict for each volume: returned when all are matched, or when the time is over with what is true then.
 
-    `found` hears of each match at once. What is ambiguous, too small or in use is awaited too: it may be a device that
-    is just leaving. `room` is the socket's, in bytes. OSError where netlink is not.
+    `found` hears of each match at once, and again of one that was lost and came back. What is ambiguous, too small or
+    in use is awaited too: it may be a device that is just leaving. `room` is the socket's, in bytes. OSError where
+    netlink is not.
     """
     deadline = time.monotonic() + seconds
-    told: set[str] = set()
+    told: dict[str, Present] = {}
     with Uevents(room) as events:  # before the first look: nothing falls in between
         looked = _Looked()
+        rescan = time.monotonic() + RESCAN
         while True:
             verdicts = _judge(wanted, looked, told)
-            for volume_id, verdict in verdicts.items():
-                if verdict.outcome is Outcome.MATCHED and volume_id not in told:
-                    told.add(volume_id)
-                    found(volume_id, verdict)
-            left = deadline - time.monotonic()
-            if left <= 0 or all(verdict.outcome is Outcome.MATCHED for verdict in verdicts.values()):
+            fresh = _new_matches(verdicts, told)
+            told = _matches(verdicts)
+            for volume_id in fresh:
+                found(volume_id, verdicts[volume_id])
+            now = time.monotonic()
+            if now >= deadline or len(told) == len(verdicts):
                 return verdicts
-            heard = events.take() if events.wait(min(left, RESCAN)) else None
-            looked.again(None if heard is None else {event.name for event in heard})
+            look = min(deadline, rescan)
+            heard = events.take() if events.wait(look - now) else []
+            if heard is None or time.monotonic() >= look:  # however much is told of other devices
+                looked.again(None)
+                rescan = time.monotonic() + RESCAN
+            else:
+                looked.again({event.name for event in heard})
 
 
 class _Looked:
@@ -156,23 +163,34 @@ class _Looked:
         return list(self._devices.values())
 
 
-def _judge(wanted: Collection[Wanted], looked: _Looked, told: Collection[str]) -> dict[str, Verdict]:
+def _judge(wanted: Collection[Wanted], looked: _Looked, told: Mapping[str, Present]) -> dict[str, Verdict]:
     """Correlate; of those that match for the first time the kernel is asked whether somebody has them for himself."""
     verdicts = correlate(wanted, looked.all())
-    stale = {device.name for device in _new_matches(verdicts, told)} - looked.fresh
+    stale = {device.name for device in _new_matches(verdicts, told).values()} - looked.fresh
     if stale:  # what is built on a device comes without an event of its own
         looked.again(stale)
         verdicts = correlate(wanted, looked.all())
-    held = {device.name: users for device in _new_matches(verdicts, told) if (users := _exclusive_users(device))}
+    fresh = _new_matches(verdicts, told)
+    held = {device.name: users for device in fresh.values() if (users := _exclusive_users(device))}
     return correlate(wanted, looked.all(), held) if held else verdicts
 
 
-def _new_matches(verdicts: Mapping[str, Verdict], told: Collection[str]) -> list[Present]:
-    return [
-        verdict.device
+def _matches(verdicts: Mapping[str, Verdict]) -> dict[str, Present]:
+    """The device of each volume that has one."""
+    return {
+        volume_id: verdict.device
         for volume_id, verdict in verdicts.items()
-        if verdict.outcome is Outcome.MATCHED and verdict.device is not None and volume_id not in told
-    ]
+        if verdict.outcome is Outcome.MATCHED and verdict.device is not None
+    }
+
+
+def _new_matches(verdicts: Mapping[str, Verdict], told: Mapping[str, Present]) -> dict[str, Present]:
+    """Those of which nothing was told yet, or of another device."""
+    return {
+        volume_id: device
+        for volume_id, device in _matches(verdicts).items()
+        if volume_id not in told or told[volume_id].number != device.number or told[volume_id].name != device.name
+    }
 
 
 def _exclusive_users(device: Present) -> list[str]:
