@@ -60,6 +60,7 @@ def test_kinds_by_name(tmp_path, name, kind):
         (b"\0\x80\0\4    ", []),
         (b"\0\x80\0\4\xff\xfe\xfd\xfc", []),
         (b"\0\x83\0\x20\2\0\0\x04text\2\0\0\x20cut", ["text"]),
+        (b"\0\x83\0\x17\2\0\0\4disk\2\x10\0\4port\3\x28\0\3iqn", ["disk"]),
         (b"\0\x00\0\4abcd", []),
     ],
 )

@@ -115,6 +115,8 @@ def _serials(entry: Path) -> Iterator[str]:
 def vpd_texts(page: bytes) -> list[str]:
     """The texts of a page 0x80 or 0x83; of a page cut short what is whole, of anything else nothing.
 
+    Of page 0x83 those of the disk itself: the target's and its port's names are every disk's behind it (SPC-4, 7.8.6).
+
     >>> vpd_texts(b"\\0\\x80\\0\\4abcd"), vpd_texts(b"\\0\\x83\\0\\x08" + b"\\2\\0\\0\\4abcd"), vpd_texts(b"\\0\\x80")
     (['abcd'], ['abcd'], [])
     """
@@ -125,8 +127,8 @@ def vpd_texts(page: bytes) -> list[str]:
         return _ascii(body)
     texts = []
     while len(body) >= 4 and len(body) >= 4 + body[3]:
-        code_set, designator = body[0] & 0x0F, body[4 : 4 + body[3]]
-        if code_set in (2, 3):  # ASCII, UTF-8
+        code_set, association, designator = body[0] & 0x0F, body[1] >> 4 & 3, body[4 : 4 + body[3]]
+        if code_set in (2, 3) and association == 0:  # ASCII, UTF-8; the addressed logical unit
             texts += _ascii(designator)
         body = body[4 + body[3] :]
     return texts
