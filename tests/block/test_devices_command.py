@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from benchmarks.servers import OMAVOL
 
 from omavol.block.present import Kind, Present
 from omavol.cli.devices import lines
-from omavol.schema.volumes import AtPoint, ProofLevel, Torn, UnknownContent, Volume, VolumeStatus
+from omavol.schema.volumes import AtPoint, Export, ProofLevel, Torn, UnknownContent, Volume, VolumeStatus
 
 GIB = 1 << 30
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -53,6 +54,8 @@ OWN = Present("vda", "252:0", Kind.VIRTIO, GIB)
         (volume(VolumeStatus.DETACHED, None), [NODE], "a node stands, and it is not attached here", True),
         (volume(VolumeStatus.ERROR, None), [], "in error: its device or its place is not known", True),
         (volume(path="/dev/vdb"), [Present("vdb", "1:1", Kind.VIRTIO, 512)], "its device has 512 bytes, too few", True),
+        (volume(), [replace(NODE, uuid="LVM-v1"), DISK], "it has no node", True),
+        (volume(), [NODE, DISK, replace(DISK, name="sdc", built_on=())], "/dev/sdc has the same serial", True),
     ],
 )
 def test_each_state_in_words(shown, present, state, trouble):
@@ -67,6 +70,45 @@ def test_trouble_comes_first_and_what_is_no_volumes_last():
     assert (found[1].state, found[1].holders) == ("no volume's", ("mounted at /",))
     found = lines([volume()], {}, [OWN, DISK], {})
     assert found[0].trouble
+
+
+def export(status: str, served: bool) -> Export:
+    return Export(
+        id="e",
+        volume_id="v1",
+        export_name="n",
+        device_path=None,
+        status=status,
+        served=served,
+        created_at=AT,
+        updated_at=AT,
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "served", "state"),
+    [("active", True, "ok"), ("pending", False, "ok"), ("active", False, "its export is not served")],
+)
+def test_an_export_that_nobody_serves_is_trouble(status, served, state):
+    assert lines([volume()], {"v1": export(status, served)}, [NODE, DISK], {})[0].state == state
+
+
+def test_a_node_that_the_record_does_not_have_is_trouble():
+    (line,) = lines([], {}, [NODE, DISK], {})
+    assert (line.state, line.trouble, line.name) == ("a node of no volume in the record", True, "web01-disk0")
+    assert (line.volume_id, line.device) == ("v1", "/dev/vdb")
+
+
+def test_without_the_record_no_disk_is_called_nobodys():
+    found = lines(None, {}, [OWN, NODE, DISK], {})
+    assert {line.state for line in found} == {"not known without the record"}
+    assert [(line.name, line.device) for line in found] == [("web01-disk0", "/dev/vdb"), (None, "/dev/vda")]
+    assert not any(line.trouble for line in found)
+
+
+def test_the_serial_shown_is_the_same_each_time():
+    scsi = Present("sda", "8:0", Kind.SCSI, GIB, serials=frozenset({"bbbb", "aaaa", "cc c c"}))
+    assert lines([], {}, [scsi], {})[0].serial == "aaaa"
 
 
 @pytest.mark.parametrize(

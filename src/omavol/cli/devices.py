@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from omavol.block.correlate import NODE_PREFIX
 from omavol.cli.blocktool import problems
 from omavol.cli.tables import bytes_for_people, table
 
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["Line", "command", "lines"]
 
 SOCKET = Path("/run/oma/volumes.sock")
+UNTOLD = "not known without the record"
 PATIENCE = 5.0  # seconds for the daemon's answer
 COLUMNS = ("STATE", "VOLUME", "DEVICE", "SERIAL", "SIZE", "CONTENT", "EXPORT", "USED BY")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One volume, or one device that is no volume's. `state` is ok, detached, not ours, or says what is wrong.
+    """One volume, or one device that is no volume's. `state` is ok, detached, no volume's, or says what is wrong.
 
     `clients`: connections to its export, None if there is none. `size` is bytes, `generation` None of no volume.
     """
@@ -39,48 +41,75 @@ class Line:
     device: str | None
     serial: str | None
     size: int
-    content: str | None
-    generation: int | None
-    export: str | None
-    clients: int | None
+    content: str | None = None
+    generation: int | None = None
+    export: str | None = None
+    clients: int | None = None
     holders: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """What the kernel shows: disks by name, nodes of volumes by UUID. `holders`: who uses a device, by its name."""
+
+    disks: Mapping[str, Present]
+    nodes: Mapping[str, Present]
+    holders: Mapping[str, Sequence[str]]
+
+    def beneath(self, node: Present) -> Present | None:
+        return next((disk for disk in self.disks.values() if node.name in disk.built_on), None)
+
+    def twins(self, disk: Present) -> list[str]:
+        """Other disks that have a serial of this one."""
+        return sorted(str(each.path) for each in self.disks.values() if each != disk and each.serials & disk.serials)
+
+    def users(self, *devices: Present | None) -> tuple[str, ...]:
+        return tuple(who for each in devices if each is not None for who in self.holders.get(each.name, ()))
+
+
 def lines(
-    volumes: Sequence[Volume],
+    volumes: Sequence[Volume] | None,
     exports: Mapping[str, Export],
     present: Sequence[Present],
     holders: Mapping[str, Sequence[str]],
 ) -> list[Line]:
-    """Every volume, then every disk that is none's; trouble first. `exports` by volume, `holders` by device."""
-    nodes = {each.label: each for each in present if each.label}
-    disks = {each.name: each for each in present}
-    found, taken = [], set()
-    for volume in volumes:
-        node = nodes.get(volume.persistent_name)
-        disk = _beneath(volume, node, disks)
-        if disk is not None:
-            taken.add(disk.name)
-        found.append(_of_volume(volume, node, disk, exports.get(volume.volume_id), holders))
-    found += [_of_nobody(each, holders) for each in present if each.name not in taken and _is_disk(each)]
+    """Every volume, then every node and disk that is none's; trouble first. `exports` by volume, `holders` by device.
+
+    `volumes` is None where the record is not to be had: then of no disk it is said that it is nobody's.
+    """
+    kernel = Kernel(
+        {each.name: each for each in present if each.kind not in ("dm", "md")},
+        {each.uuid: each for each in present if each.uuid.startswith(NODE_PREFIX)},
+        holders,
+    )
+    found, seen = [], set()
+    for volume in volumes or ():
+        node = kernel.nodes.get(NODE_PREFIX + volume.volume_id)
+        disk = _beneath(volume, node, kernel)
+        seen |= {each.name for each in (node, disk) if each is not None}
+        found.append(_of_volume(volume, node, disk, exports.get(volume.volume_id), kernel))
+    for node in kernel.nodes.values():
+        if node.name not in seen:
+            disk = kernel.beneath(node)
+            seen |= {disk.name} if disk is not None else set()
+            found.append(_of_node(node, disk, kernel, known=volumes is not None))
+    for disk in kernel.disks.values():
+        if disk.name not in seen and disk.kind in ("virtio", "scsi", "other"):
+            found.append(_of_disk(disk, kernel, known=volumes is not None))
     return sorted(found, key=lambda line: (not line.trouble, line.volume_id is None, line.name or line.device or ""))
 
 
-def _beneath(volume: Volume, node: Present | None, disks: Mapping[str, Present]) -> Present | None:
+def _beneath(volume: Volume, node: Present | None, kernel: Kernel) -> Present | None:
     """The disk under the volume's node; without nodes, the one that the record names."""
     if node is not None:
-        return next((each for each in disks.values() if node.name in each.built_on), None)
-    return disks.get(Path(volume.device_path).name) if volume.device_path else None
+        return kernel.beneath(node)
+    return kernel.disks.get(Path(volume.device_path).name) if volume.device_path else None
 
 
 def _of_volume(
-    volume: Volume,
-    node: Present | None,
-    disk: Present | None,
-    export: Export | None,
-    holders: Mapping[str, Sequence[str]],
+    volume: Volume, node: Present | None, disk: Present | None, export: Export | None, kernel: Kernel
 ) -> Line:
-    trouble = _trouble(volume, node, disk)
+    trouble = _trouble(volume, node, disk) or _doubt(disk, kernel) or _unserved(export)
     return Line(
         state=trouble or ("ok" if volume.status == "attached" else str(volume.status)),
         trouble=bool(trouble),
@@ -93,7 +122,7 @@ def _of_volume(
         generation=volume.generation,
         export=export.export_name if export is not None else None,
         clients=export.connections if export is not None else None,
-        holders=tuple(holders.get(node.name if node else disk.name if disk else "", ())),
+        holders=kernel.users(node, disk),
     )
 
 
@@ -115,6 +144,16 @@ def _trouble(volume: Volume, node: Present | None, disk: Present | None) -> str:
     return ""
 
 
+def _doubt(disk: Present | None, kernel: Kernel) -> str:
+    twins = kernel.twins(disk) if disk is not None else []
+    return f"{', '.join(twins)} has the same serial" if twins else ""
+
+
+def _unserved(export: Export | None) -> str:
+    """A session is open, and whoever writes it finds nothing: pending is the moment before."""
+    return "its export is not served" if export is not None and export.status == "active" and not export.served else ""
+
+
 def _content(volume: Volume) -> str:
     content = volume.content
     point = getattr(content, "point", None) or getattr(content, "base", None)
@@ -122,19 +161,37 @@ def _content(volume: Volume) -> str:
     return f"{kind} {point}" if point else str(kind)
 
 
-def _of_nobody(disk: Present, holders: Mapping[str, Sequence[str]]) -> Line:
-    users = (*disk.built_on, *holders.get(disk.name, ()))
+def _of_node(node: Present, disk: Present | None, kernel: Kernel, *, known: bool) -> Line:
+    """Of a volume that the record does not have, or that cannot be asked for."""
     return Line(
-        *("no volume's", False, None, None, str(disk.path), _serial(disk), disk.size, None, None, None, None, users)
+        state="a node of no volume in the record" if known else _doubt(disk, kernel) or UNTOLD,
+        trouble=known or bool(_doubt(disk, kernel)),
+        name=node.label,
+        volume_id=node.uuid.removeprefix(NODE_PREFIX),
+        device=str(disk.path) if disk is not None else None,
+        serial=_serial(disk),
+        size=node.size,
+        holders=kernel.users(node, disk),
+    )
+
+
+def _of_disk(disk: Present, kernel: Kernel, *, known: bool) -> Line:
+    doubt = _doubt(disk, kernel)
+    return Line(
+        state=doubt or ("no volume's" if known else UNTOLD),
+        trouble=bool(doubt),
+        name=None,
+        volume_id=None,
+        device=str(disk.path),
+        serial=_serial(disk),
+        size=disk.size,
+        holders=(*disk.built_on, *kernel.users(disk)),
     )
 
 
 def _serial(disk: Present | None) -> str | None:
-    return min(disk.serials, key=len) if disk is not None and disk.serials else None
-
-
-def _is_disk(device: Present) -> bool:
-    return device.kind in ("virtio", "scsi", "other")
+    """The shortest text that it is known by, as virtio-blk would have it."""
+    return min(disk.serials, key=lambda text: (len(text), text)) if disk is not None and disk.serials else None
 
 
 @click.command("devices")
@@ -168,8 +225,8 @@ def command(daemon: Path, as_json: bool) -> None:
         raise click.ClickException(f"{away.rstrip('.')}. Volumes are not shown.")
 
 
-def _record(socket: Path) -> tuple[list[Volume], dict[str, Export], str]:
-    """Volumes, exports by volume, and why there are none."""
+def _record(socket: Path) -> tuple[list[Volume] | None, dict[str, Export], str]:
+    """Volumes, exports by volume; None and why where they are not to be had."""
     from omavol.client import ProblemError, VolumeClient
 
     async def ask() -> tuple[list[Volume], dict[str, Export], str]:
@@ -180,7 +237,7 @@ def _record(socket: Path) -> tuple[list[Volume], dict[str, Export], str]:
     try:
         return asyncio.run(ask())
     except ProblemError as error:
-        return [], {}, str(error)
+        return None, {}, str(error)
 
 
 def _holders(present: Sequence[Present]) -> dict[str, list[str]]:
