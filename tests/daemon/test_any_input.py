@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import httpx2
 import msgspec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from omavol.schema.common import Problem
@@ -54,6 +54,7 @@ def test_any_query_is_taken_or_refused(shared_daemon, query):
 
 @SETTINGS
 @given(segment=st.text(min_size=1, max_size=40))
+@example(segment="/")
 def test_any_id_is_unknown(shared_daemon, segment):
     with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(shared_daemon.socket))) as http:
         for path in ("volumes/{}", "operations/{}", "exports/{}", "volumes/{}/sessions", "volumes/{}/device"):

@@ -60,6 +60,7 @@ async def _serve(state: Path, control: Path, listener: socket.socket, allowed: f
         in_time = daemon.stopped_in_time
 
     app = Starlette(routes=[*ROUTES, *SESSION_ROUTES], lifespan=lifespan, exception_handlers=HANDLERS)
+    app.router.redirect_slashes = False  # a path with a slash too many is not found, and says so
     config = uvicorn.Config(
         OnlyAllowed(app, allowed | {0, os.geteuid()}),
         http=PeerProtocol,
